@@ -1,0 +1,1 @@
+"""What the agent decides. Synchronous; machine and network come in as protocols."""

@@ -1,0 +1,1 @@
+"""This machine: block devices, files, and what else the kernel offers."""

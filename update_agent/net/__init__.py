@@ -1,0 +1,1 @@
+"""Other machines: downloads and the update server."""
