@@ -67,9 +67,7 @@ def check_range(device: BlockDevice, offset: int, length: int) -> None:
 
 def _device_error(name: str, what: str, error: OSError) -> DeviceError:
     if error.errno == errno.ENOSPC:
-        return DeviceError(
-            Kind.NO_SPACE, f"{name}: {what}: no space left", hint="free some space and try again"
-        )
+        return DeviceError(Kind.NO_SPACE, f"{name}: {what}: no space left", hint="free some space and try again")
     return DeviceError(Kind.DEVICE_IO, f"{name}: {what}: {os.strerror(error.errno or errno.EIO)}")
 
 
@@ -177,13 +175,9 @@ class FileDevice:
             try:
                 count = os.preadv(fd, [buffer[done:]], offset + done)
             except OSError as error:
-                raise _device_error(
-                    self.name, f"cannot read {len(buffer)} bytes at {offset}", error
-                ) from error
+                raise _device_error(self.name, f"cannot read {len(buffer)} bytes at {offset}", error) from error
             if count == 0:
-                raise DeviceError(
-                    Kind.DEVICE_IO, f"{self.name}: unexpected end of device at byte {offset + done}"
-                )
+                raise DeviceError(Kind.DEVICE_IO, f"{self.name}: unexpected end of device at byte {offset + done}")
             done += count
 
     def write_at(self, offset: int, data: Buffer) -> None:
@@ -195,9 +189,7 @@ class FileDevice:
             try:
                 done += os.pwrite(self._fd, view[done:], offset + done)
             except OSError as error:
-                raise _device_error(
-                    self.name, f"cannot write {len(data)} bytes at {offset}", error
-                ) from error
+                raise _device_error(self.name, f"cannot write {len(data)} bytes at {offset}", error) from error
 
     def flush(self) -> None:
         """Write back everything and wait for the medium (fdatasync covers size changes too)."""

@@ -22,9 +22,7 @@ def sync_folder(folder: Path) -> None:
 def _state_error(path: Path, what: str, error: OSError) -> DeviceError:
     reason = os.strerror(error.errno or errno.EIO)
     if error.errno == errno.ENOSPC:
-        return DeviceError(
-            Kind.NO_SPACE, f"{path}: cannot {what}: {reason}", hint="free some space and try again"
-        )
+        return DeviceError(Kind.NO_SPACE, f"{path}: cannot {what}: {reason}", hint="free some space and try again")
     return DeviceError(Kind.STATE_FILE, f"{path}: cannot {what}: {reason}")
 
 
