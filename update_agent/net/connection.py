@@ -1,0 +1,88 @@
+"""A transport for requests whose every wait on the socket ends when a `StallWatch` says so.
+
+requests knows one timeout per read: a server that sends a byte now and then would hold us for ever. Here each
+read waits for exactly the time that the watch has left, in the headers as well as in the body.
+"""
+
+import http.client
+import io
+import socket
+from typing import Any, Final, cast
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from update_agent.net.pace import StallWatch
+
+_BUFFER_BYTES: Final = 1 << 16
+
+
+class _WatchedSocket(io.RawIOBase):
+    """The reading side of a connected socket, plain or TLS."""
+
+    def __init__(self, sock: socket.socket, watch: StallWatch) -> None:
+        super().__init__()
+        self._socket = sock
+        self._stream = sock.makefile("rb", buffering=0)
+        self._watch = watch
+
+    def readable(self) -> bool:
+        return True
+
+    # The buffer type of typeshed has no public name before Python 3.12.
+    def readinto(self, buffer: Any, /) -> int:
+        self._socket.settimeout(self._watch.remaining_secs())
+        try:
+            count = self._stream.readinto(buffer) or 0
+        except TimeoutError as error:
+            raise self._watch.stalled() from error
+        self._watch.received(count)
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _response_class(watch: StallWatch) -> type[http.client.HTTPResponse]:
+    class WatchedResponse(http.client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+            super().__init__(sock, *args, **options)
+            self.fp.close()
+            self.fp = io.BufferedReader(_WatchedSocket(sock, watch), _BUFFER_BYTES)
+
+    return WatchedResponse
+
+
+def _pool_classes(watch: StallWatch) -> dict[str, type[HTTPConnectionPool]]:
+    response = _response_class(watch)
+
+    class Connection(HTTPConnection):
+        response_class = response
+
+    class SecureConnection(HTTPSConnection):
+        response_class = response
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = SecureConnection
+
+    return {"http": Pool, "https": SecurePool}
+
+
+class WatchedAdapter(HTTPAdapter):
+    """Connections, direct or through a proxy, that obey `watch`. For one request at a time."""
+
+    def __init__(self, watch: StallWatch) -> None:
+        super().__init__(max_retries=0)
+        self._pool_classes = _pool_classes(watch)
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:
+        """The connections through `proxy`."""
+        manager = cast("ProxyManager", super().proxy_manager_for(proxy, **proxy_kwargs))
+        manager.pool_classes_by_scheme = self._pool_classes
+        return manager
