@@ -1,0 +1,181 @@
+"""Steps 3 to 12 of an install (`update_agent.domain.install` tells the whole story)."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from update_agent.domain import activation
+from update_agent.domain.apply import has_in_place
+from update_agent.domain.checkpoint import Checkpoint, CheckpointStore
+from update_agent.domain.pipeline import OperationPipeline
+from update_agent.domain.progress import CancelToken, Phase, Progress, ProgressSink, ignore_progress
+from update_agent.domain.readback import verify_content
+from update_agent.domain.reader import PayloadReader, Proof
+from update_agent.domain.records import SlotRecord, SlotRecords
+from update_agent.domain.slots import Slot
+from update_agent.domain.targets import PartTarget, Places, copy_old_content, verify_sources
+from update_agent.errors import VerificationError
+from update_agent.formats.manifest import Manifest, PartName
+from update_agent.host.disk import GptDisk
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """One disk and what belongs to it.
+
+    Attributes:
+        disk: the partition table.
+        places: where parts go.
+        checkpoints: the way back into an interrupted install.
+        records: what is in each slot.
+        now: RFC 3339 time in UTC.
+        progress: told about every step.
+        cancel: stops the install at the next safe point.
+    """
+
+    disk: GptDisk
+    places: Places
+    checkpoints: CheckpointStore
+    records: SlotRecords
+    now: Callable[[], str]
+    progress: ProgressSink = ignore_progress
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+class Attempt:
+    """One payload, its metadata read, on its way into one slot."""
+
+    def __init__(
+        self,
+        *,
+        workplace: Workplace,
+        reader: PayloadReader,
+        manifest: Manifest,
+        slot: Slot,
+        targets: tuple[PartTarget, ...],
+        version: str,
+        workers: int,
+    ) -> None:
+        self._work = workplace
+        self._reader = reader
+        self._manifest = manifest
+        self._slot = slot
+        self._targets = targets
+        self._version = version
+        self._workers = workers
+
+    def run(self) -> tuple[Proof, int]:
+        """Carry out the steps; gives what was proved, and the bytes of blobs that an earlier attempt had done."""
+        work = self._work
+        checkpoint = self._take_up()  # steps 3 and 4
+        work.records.mark_incomplete(self._slot.unique_guid, self._version, work.now())  # step 5
+        activation.deactivate(work.disk, self._slot)
+        if checkpoint is None:
+            self._begin_anew()  # step 6
+        first = checkpoint.next_operation if checkpoint else 0
+        resumed_at_bytes = checkpoint.data_offset if checkpoint else 0
+        self._carry_out(first)  # step 7
+        proof = self._prove()  # steps 8 and 9
+        self._put_in_place()  # steps 10 to 12
+        return proof, resumed_at_bytes
+
+    def _take_up(self) -> Checkpoint | None:
+        """The checkpoint to go on from, with the reader moved there; None after everything of another was removed."""
+        work = self._work
+        checkpoint = work.checkpoints.load()
+        if checkpoint is not None and checkpoint.target == self._slot.unique_guid and self._reader.resume(checkpoint):
+            _LOG.info("going on after %d bytes of an earlier attempt", checkpoint.data_offset)
+            return checkpoint
+        verify_sources(self._targets, progress=work.progress, cancel=work.cancel)
+        work.checkpoints.clear()
+        return None
+
+    def _begin_anew(self) -> None:
+        if not any(has_in_place(target.part) for target in self._targets):
+            return
+        copy_old_content(self._targets, progress=self._work.progress, cancel=self._work.cancel)
+
+    def _carry_out(self, first: int) -> None:
+        folder = self._work.places.state_folder
+        appliers = {
+            target.part.name: applier
+            for target in self._targets
+            if (applier := target.applier(self._manifest, folder)) is not None
+        }
+        OperationPipeline(
+            reader=self._reader,
+            appliers=appliers,
+            checkpointer=self,
+            workers=self._workers,
+            spool_folder=folder,
+            progress=self._work.progress,
+            cancel=self._work.cancel,
+        ).run(self._manifest, first)
+
+    def snapshot(self, next_operation: int) -> Checkpoint | None:
+        """What to save to go on at `next_operation`; None where the running hash cannot be saved."""
+        states = self._reader.hash_states()
+        if states is None:
+            return None
+        return Checkpoint(
+            target=self._slot.unique_guid,
+            metadata_sha256=self._reader.metadata_sha256,
+            version=self._version,
+            next_operation=next_operation,
+            data_offset=self._reader.data_offset,
+            signed_state=states[0],
+            whole_state=states[1],
+        )
+
+    def save(self, snapshot: Checkpoint) -> None:
+        """Flush every target, then save: a checkpoint names only what is on the medium."""
+        self._flush()
+        self._work.checkpoints.save(snapshot)
+
+    def forbid(self) -> None:
+        """No way back from here: an operation is about to overwrite what it reads."""
+        self._work.checkpoints.clear()
+
+    def _flush(self) -> None:
+        for target in self._targets:
+            if target.device is not None:
+                target.device.flush()
+
+    def _prove(self) -> Proof:
+        work = self._work
+        try:
+            proof = self._reader.finish(self._manifest)  # step 8
+            self._flush()  # step 9
+            for target in self._targets:
+                if target.device is not None:
+                    verify_content(
+                        target.device, target.new, target.part.name, progress=work.progress, cancel=work.cancel
+                    )
+        except VerificationError:
+            # Going on from here would only find the same again.
+            work.checkpoints.clear()
+            raise
+        return proof
+
+    def _put_in_place(self) -> None:
+        work = self._work
+        work.progress(Progress(phase=Phase.FINALIZING, done_bytes=0, total_bytes=1))
+        for target in self._targets:  # step 10
+            if target.staged is not None:
+                target.staged.trim(target.new.size_bytes)
+                target.staged.commit()
+        usr = next(target.new for target in self._targets if target.part.name is PartName.USR)
+        record = SlotRecord(
+            version=self._version,
+            sha256=usr.sha256.hex(),
+            size_bytes=usr.size_bytes,
+            installed_at=work.now(),
+            is_complete=True,
+        )
+        work.records.put(self._slot.unique_guid, record)  # step 11
+        activation.activate(work.disk, self._slot)
+        work.checkpoints.clear()  # step 12
+        work.progress(Progress(phase=Phase.FINALIZING, done_bytes=1, total_bytes=1))

@@ -1,0 +1,116 @@
+"""An install, from the first byte of the payload to the flags that make it boot next.
+
+    1. Header, metadata signature and manifest are read and checked (`reader`).
+    2. The policy is asked: is the release newer, is the target not the running slot?
+    3. Every place is opened and has room; a delta's old content is the right one. Nothing was changed so far.
+    4. An earlier attempt at the same payload is taken up; any other is forgotten.
+    5. The target is recorded as incomplete, and made unbootable: priority, tries, successful 0, flushed.
+    6. In-place deltas only: the old content is copied to the target.
+    7. Operations are carried out as their data arrives (`pipeline`); checkpoints name what was flushed.
+    8. The payload signature is verified, and that the file ends there.
+    9. The targets are flushed, read back past the page cache, and compared with the manifest.
+    10. Kernel and policy files are moved into place.
+    11. The target is recorded as complete, and activated: top priority, one try.
+    12. The checkpoint is removed.
+
+At every point in between, a power cut leaves the running slot as the one that boots, or, after step 11, the new one.
+Running the install again goes on from the last checkpoint, or begins anew where that is not possible.
+"""
+
+from dataclasses import dataclass, field
+
+from update_agent.domain.attempt import Attempt, Workplace
+from update_agent.domain.policy import VersionPolicy, choose_version
+from update_agent.domain.reader import Expectation, reading
+from update_agent.domain.records import SlotRecords
+from update_agent.domain.slots import Slot, SlotName, SlotTable
+from update_agent.domain.targets import open_targets
+from update_agent.domain.trust import KeyRing
+from update_agent.net.source import PayloadSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallRequest:
+    """What to install, and what is allowed.
+
+    Attributes:
+        source: where the payload comes from.
+        keyring: whose signature counts.
+        expectation: what the update server announced.
+        running_version: release of the booted slot; None takes what is recorded for it.
+        versions: which release may follow.
+        booted: the slot that runs; None derives it from the flags.
+        target: the slot to write; None takes the one that does not run.
+        workers: threads that decompress and write.
+    """
+
+    source: PayloadSource
+    keyring: KeyRing
+    expectation: Expectation = field(default_factory=Expectation)
+    running_version: str | None = None
+    versions: VersionPolicy = field(default_factory=VersionPolicy)
+    booted: SlotName | None = None
+    target: SlotName | None = None
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallReport:
+    """What was installed.
+
+    Attributes:
+        slot: the slot that boots next.
+        version: its release, or None if neither the payload nor the server said.
+        previous_version: release of the slot that ran, or None if unknown.
+        key: name of the key that had signed.
+        payload_bytes: size of the payload.
+        resumed_at_bytes: blob bytes that an earlier attempt had done; 0 for a fresh start.
+    """
+
+    slot: SlotName
+    version: str | None
+    previous_version: str | None
+    key: str
+    payload_bytes: int
+    resumed_at_bytes: int
+
+
+def install(request: InstallRequest, workplace: Workplace) -> InstallReport:
+    """Carry out steps 1 to 12; the new slot boots next on return. The caller holds the disk's lock.
+
+    Raises:
+        UpdateAgentError: any of the tree; the slot that ran is untouched and boots.
+    """
+    with reading(request.source, request.keyring, request.expectation) as reader:
+        manifest = reader.begin()  # step 1
+        slots = SlotTable.from_disk(workplace.disk)  # step 2
+        booted = slots.booted(request.booted)
+        target = slots.target(booted, request.target)
+        version = choose_version(manifest.version, request.expectation.version)
+        running = request.running_version or recorded_version(workplace.records, booted)
+        request.versions.check(version, running)
+        with open_targets(manifest, target, booted, workplace.places) as targets:  # step 3
+            attempt = Attempt(
+                workplace=workplace,
+                reader=reader,
+                manifest=manifest,
+                slot=target,
+                targets=targets,
+                version=version or "",
+                workers=request.workers,
+            )
+            proof, resumed_at_bytes = attempt.run()  # steps 3 to 12
+    return InstallReport(
+        slot=target.name,
+        version=version,
+        previous_version=running,
+        key=proof.key,
+        payload_bytes=proof.size_bytes,
+        resumed_at_bytes=resumed_at_bytes,
+    )
+
+
+def recorded_version(records: SlotRecords, slot: Slot | None) -> str | None:
+    """The release that the agent put into `slot`, or None if it did not or did not finish."""
+    record = records.get(slot.unique_guid) if slot else None
+    return record.version or None if record and record.is_complete else None
