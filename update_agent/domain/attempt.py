@@ -8,7 +8,7 @@ from typing import Final
 from update_agent.domain import activation
 from update_agent.domain.apply import has_in_place
 from update_agent.domain.checkpoint import Checkpoint, CheckpointStore
-from update_agent.domain.pipeline import OperationPipeline
+from update_agent.domain.pipeline import CHECKPOINT_INTERVAL_BYTES, OperationPipeline
 from update_agent.domain.progress import CancelToken, Phase, Progress, ProgressSink, ignore_progress
 from update_agent.domain.readback import verify_content
 from update_agent.domain.reader import PayloadReader, Proof
@@ -34,6 +34,7 @@ class Workplace:
         now: RFC 3339 time in UTC.
         progress: told about every step.
         cancel: stops the install at the next safe point.
+        checkpoint_interval_bytes: bytes of payload that a crash may cost.
     """
 
     disk: GptDisk
@@ -43,6 +44,7 @@ class Workplace:
     now: Callable[[], str]
     progress: ProgressSink = ignore_progress
     cancel: CancelToken = field(default_factory=CancelToken)
+    checkpoint_interval_bytes: int = CHECKPOINT_INTERVAL_BYTES
 
 
 class Attempt:
@@ -111,6 +113,7 @@ class Attempt:
             checkpointer=self,
             workers=self._workers,
             spool_folder=folder,
+            checkpoint_interval_bytes=self._work.checkpoint_interval_bytes,
             progress=self._work.progress,
             cancel=self._work.cancel,
         ).run(self._manifest, first)

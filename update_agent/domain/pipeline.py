@@ -23,9 +23,6 @@ from update_agent.host.spool import MEMORY_BLOB_BYTES_MAX, Blob
 CHECKPOINT_INTERVAL_BYTES: Final = 16 * 1024 * 1024
 """Bytes of payload that a crash may cost: they are fetched a second time."""
 
-_CHECKPOINT_TRIGGER_BYTES: Final = CHECKPOINT_INTERVAL_BYTES // 2
-"""Taken at half the interval: while one is being flushed, and in the socket's buffers, more bytes arrive."""
-
 
 _REDO_STEPS_MAX: Final = 256
 """In-place operations between two checkpoints; each new one is compared with all of them."""
@@ -100,6 +97,7 @@ class OperationPipeline:
         checkpointer: Checkpointer,
         workers: int,
         spool_folder: Path,
+        checkpoint_interval_bytes: int,
         progress: ProgressSink,
         cancel: CancelToken,
     ) -> None:
@@ -111,6 +109,7 @@ class OperationPipeline:
             checkpointer: told at safe points.
             workers: threads that decompress and write, at least 1.
             spool_folder: for blobs too large for memory.
+            checkpoint_interval_bytes: bytes of payload that a crash may cost.
             progress: told after every blob.
             cancel: looked at before every blob.
         """
@@ -125,7 +124,9 @@ class OperationPipeline:
         self._saving: Future[None] | None = None
         self._redo = _Redo()
         self._ordered: frozenset[PartName] = frozenset()
-        self._checkpoint_at = reader.data_offset + _CHECKPOINT_TRIGGER_BYTES
+        # Taken at half the interval: while one is being flushed, and in the socket's buffers, more bytes arrive.
+        self._checkpoint_every = checkpoint_interval_bytes // 2
+        self._checkpoint_at = reader.data_offset + self._checkpoint_every
 
     def run(self, manifest: Manifest, first: int) -> None:
         """Carry out every operation from index `first` on; all done and written, not flushed, on return.
@@ -193,7 +194,7 @@ class OperationPipeline:
 
     def _mark(self, next_operation: int) -> None:
         """Put a checkpoint into the queue: it is saved when everything before it is done."""
-        self._checkpoint_at = self._reader.data_offset + _CHECKPOINT_TRIGGER_BYTES
+        self._checkpoint_at = self._reader.data_offset + self._checkpoint_every
         snapshot = self._checkpointer.snapshot(next_operation)
         if snapshot is not None:
             self._pending.append(snapshot)

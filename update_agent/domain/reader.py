@@ -68,7 +68,7 @@ class PayloadReader:
         self._hashes = PayloadHashes(track_whole=expectation.sha256 is not None)
         self._chunks: Iterator[bytes] = iter(())
         self._stream = PayloadStream(self._chunks, self._hashes)
-        self._header = Header(major=2, manifest_size=0, metadata_signature_size=0)
+        self._data_start = 0
         self._metadata_sha256 = b""
 
     @property
@@ -79,12 +79,12 @@ class PayloadReader:
     @property
     def metadata_bytes(self) -> int:
         """How many bytes come before the first blob; known after `begin`."""
-        return self._header.data_start
+        return self._data_start
 
     @property
     def data_offset(self) -> int:
         """Bytes of blobs consumed so far."""
-        return self._stream.position - self._header.data_start
+        return self._stream.position - self._data_start
 
     def begin(self) -> Manifest:
         """Steps 1 to 3.
@@ -96,7 +96,8 @@ class PayloadReader:
         """
         self._open(0)
         head = self._stream.take_unhashed(HEADER_MAX_BYTES)
-        self._header = header = Header.from_bytes(head)  # step 1
+        header = Header.from_bytes(head)  # step 1
+        self._data_start = header.data_start
         metadata = head + self._stream.take_unhashed(header.metadata_size - len(head))
         self._hashes.take_signed(metadata)
         self._metadata_sha256 = hashlib.sha256(metadata).digest()
@@ -111,7 +112,7 @@ class PayloadReader:
     def _check_size(self, manifest: Manifest) -> None:
         if manifest.signatures_offset is None or manifest.signatures_size is None:
             raise VerificationError(Kind.SIGNATURE_MISSING, "payload: expected a signature, the manifest names none")
-        size = self._header.data_start + manifest.blob_bytes + manifest.signatures_size
+        size = self._data_start + manifest.blob_bytes + manifest.signatures_size
         for said in (self._expectation.size_bytes, self._source.size_bytes):
             if said is not None and said != size:
                 raise VerificationError(
@@ -136,7 +137,7 @@ class PayloadReader:
         if signed is None or (wants_whole and whole is None):
             return False
         self._hashes = PayloadHashes(signed=signed, whole=whole, track_whole=wants_whole)
-        self._open(self._header.data_start + checkpoint.data_offset)
+        self._open(self._data_start + checkpoint.data_offset)
         return True
 
     def take_blob(self, length: int, spool_folder: Path) -> Blob:
