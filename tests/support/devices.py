@@ -13,7 +13,7 @@ from update_agent.host.blockdev import BlockDevice, Buffer, check_range
 class MemoryDevice:
     """A device whose content is a bytearray; safe for threads that touch different ranges."""
 
-    def __init__(self, size_bytes: int, *, name: str = "memory", content: bytes = b"") -> None:
+    def __init__(self, size_bytes: int, *, name: str = "memory", content: bytes | bytearray = b"") -> None:
         """Make `size_bytes` zeroes, the first of them replaced by `content`."""
         if len(content) > size_bytes:
             raise ValueError(f"content of {len(content)} bytes does not fit into {size_bytes}")
@@ -22,7 +22,7 @@ class MemoryDevice:
         self._name = name
 
     @classmethod
-    def of(cls, content: bytes, *, name: str = "memory") -> "MemoryDevice":
+    def of(cls, content: bytes | bytearray, *, name: str = "memory") -> "MemoryDevice":
         """A device that holds exactly `content`."""
         return cls(len(content), name=name, content=content)
 

@@ -87,7 +87,7 @@ class GptDisk:
         found = [(size, _read_copies(device, size)) for size in sizes]
         best = max(found, key=lambda pair: (pair[1][0].is_good, pair[1][1].is_good))
         self._sector_size_bytes, (self._primary, self._backup) = best
-        self._check()
+        self._table = self._checked()
 
     def reload(self) -> None:
         """Read both copies again, as somebody else may have changed them.
@@ -97,10 +97,11 @@ class GptDisk:
             DeviceError: when the device fails.
         """
         self._primary, self._backup = _read_copies(self._device, self._sector_size_bytes)
-        self._check()
+        self._table = self._checked()
 
-    def _check(self) -> None:
-        if not self._primary.is_good and not self._backup.is_good:
+    def _checked(self) -> Table:
+        table = self._primary.table or self._backup.table
+        if table is None:
             raise FormatError(
                 Kind.GPT_INVALID,
                 f"{self._device.name}: expected a GUID partition table, got none: "
@@ -115,6 +116,7 @@ class GptDisk:
                 f"{self._device.name}: {error.message}",
                 hint="the disk may have been partitioned anew without GPT; gdisk can write a protective MBR",
             ) from error
+        return table
 
     @property
     def device(self) -> BlockDevice:
@@ -139,10 +141,7 @@ class GptDisk:
     @property
     def table(self) -> Table:
         """The table that counts: the primary if it is valid, as for firmware and boot loader."""
-        good = self._primary.table or self._backup.table
-        if good is None:
-            raise FormatError(Kind.GPT_INVALID, f"{self._device.name}: no valid partition table")
-        return good
+        return self._table
 
     @property
     def problems(self) -> tuple[str, ...]:
