@@ -26,6 +26,18 @@ class PermanentTransferError(TransferError):
     """Asking the same URL again would end in the same way."""
 
 
+class HttpStatusError(TransferError):
+    """The server answered with a status that is no success.
+
+    Attributes:
+        status: of the answer; update_engine reports 2000 and this number.
+    """
+
+    def __init__(self, name: str, status: int) -> None:
+        super().__init__(Kind.HTTP_STATUS, f"{name}: expected success, got HTTP status {status}")
+        self.status = status
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what caused it, outermost first; urllib3 hides causes in `reason` and `args`."""
     seen: list[BaseException] = []

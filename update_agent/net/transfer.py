@@ -94,6 +94,9 @@ class HttpSource:
             TransferError: when every URL has failed.
             VerificationError: payload-changed, payload-size.
         """
+        limit = self._settings.max_bytes
+        if self._size_bytes is not None and self._size_bytes > limit:
+            raise _too_large("payload", self._size_bytes, limit)
         position = offset
         for mirror in self._mirrors_in_order():
             while not mirror.is_given_up:
