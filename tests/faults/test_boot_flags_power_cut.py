@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.crash import CrashState, always, crash_states
-from tests.support.devices import FaultyDevice, Journal, MemoryDevice, PowerCutError, RecordingDevice
+from tests.support.devices import FaultyDevice, Journal, MemoryDevice, PowerCutError, RecordingDevice, Write
 from tests.support.images import A_GOOD, Geometry, ab_parts, boot_attributes, make_image
 from update_agent.domain import activation
 from update_agent.domain.slots import Slot, SlotTable
@@ -132,6 +132,23 @@ def test_every_change_after_a_power_cut_is_done_or_not_done(change: str) -> None
     assert new != old
     for state in states:
         assert flags_after(state) in (old, new), state.description
+
+
+@pytest.mark.parametrize("killed_at", range(8))
+def test_change_by_a_restarted_process_is_durable_although_the_first_never_flushed(killed_at: int) -> None:
+    """What a killed process wrote is in the page cache, looks written, and may still be lost."""
+    image = start_image("deactivate", nothing, Geometry(entry_count=16))
+    old = flags_of(GptDisk(MemoryDevice.of(image)))
+    before = record(image, change_b("deactivate")).events[:killed_at]
+    cached = list(crash_states({"disk": image}, before))[-1].devices["disk"]
+    events = (*before, *record(cached, change_b("deactivate")).events)
+    states = list(crash_states({"disk": image}, events, torn=always, subsets=40, seed=5))
+    new = flags_after(states[-1])
+    for state in states:
+        assert flags_after(state) in (old, new), state.description
+    lost = crash_states({"disk": image}, (*events, Write("disk", 0, b"")), subsets=40, seed=6)
+    for state in list(lost)[-40:]:
+        assert flags_after(state) == new, state.description
 
 
 def test_repair_interrupted_too_never_loses_the_flags() -> None:

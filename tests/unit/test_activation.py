@@ -157,7 +157,7 @@ def test_change_of_flags_is_one_write_of_each_copy(change: str) -> None:
     journal = Journal()
     disk = GptDisk(RecordingDevice(MemoryDevice.of(image), journal))
     CHANGES[change](disk, slot(disk, SlotName.B))
-    assert [type(event) for event in journal.events] == [Write, Write, Flush, Write, Write, Flush]
+    assert [type(event) for event in journal.events] == [Flush, Write, Write, Flush, Write, Write, Flush]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -134,6 +134,7 @@ HEADER_LIES = {
     "size huge": (12, "<I", (0xFFFFFFFF,), "size of 92 to 512"),
     "own place": (24, "<Q", (2,), "own place"),
     "backup inside of partitions": (32, "<Q", (40,), "sectors for partitions"),
+    "backup in the last sector of partitions": (32, "<Q", (65,), "sectors for partitions"),
     "backup is itself": (32, "<Q", (1,), "sectors for partitions"),
     "usable from behind": (40, "<QQ", (60, 50), "sectors for partitions"),
     "usable to the end of time": (48, "<Q", (2**64 - 1,), "sectors for partitions"),

@@ -28,8 +28,6 @@ MAX_ENTRY_SIZE_BYTES: Final = 4096
 MAX_ENTRIES_BYTES: Final = 1024 * 1024
 """64 times the usual table; bounds what a header can make us read."""
 
-NIL_GUID: Final = uuid.UUID(int=0)
-
 MBR_SIZE_BYTES: Final = 512
 _MBR_SIGNATURE: Final = b"\x55\xaa"
 _MBR_RECORDS_AT: Final = 446

@@ -205,6 +205,8 @@ class GptDisk:
             FormatError: gpt-invalid, when there is no such partition or no place for a damaged copy.
             DeviceError: when the device fails; one copy is still valid.
         """
+        # What a killed process wrote is read back from the page cache, yet may never have reached the medium.
+        self._device.flush()
         self.reload()
         for problem in self.problems:
             _LOG.warning("%s: %s; rewriting it", self._device.name, problem)
