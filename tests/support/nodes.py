@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.devices import Journal, MemoryDevice, RecordingDevice
+from tests.support.images import ab_parts, make_image
+from tests.support.payloads import RSA_A_PUBLIC
 from update_agent.domain.attempt import Workplace
 from update_agent.domain.checkpoint import CheckpointStore
 from update_agent.domain.install import InstallReport, InstallRequest, install
@@ -17,10 +20,6 @@ from update_agent.domain.targets import Places
 from update_agent.domain.trust import KeyRing
 from update_agent.host.blockdev import BlockDevice
 from update_agent.host.disk import GptDisk
-
-from tests.support.devices import Journal, MemoryDevice, RecordingDevice
-from tests.support.images import ab_parts, make_image
-from tests.support.payloads import RSA_A_PUBLIC
 
 CHECKPOINT = "checkpoint.json"
 RECORDS = "slots.json"

@@ -9,8 +9,9 @@ from update_agent.errors import InterruptedByUserError, Kind
 
 
 class Phase(StrEnum):
-    """What an install is doing, in this order."""
+    """What is being done; an install goes through all but the first, in this order."""
 
+    BUILDING = "building"
     CHECKING = "checking"
     COPYING = "copying"
     DOWNLOADING = "downloading"
@@ -33,6 +34,22 @@ ProgressSink = Callable[[Progress], None]
 
 def ignore_progress(_: Progress) -> None:
     """Take progress and do nothing with it."""
+
+
+class CombinedProgress:
+    """Makes one rising count of a phase that goes over several devices, each of which counts from 0."""
+
+    def __init__(self, sink: ProgressSink, total_bytes: int) -> None:
+        self._sink = sink
+        self._total_bytes = total_bytes
+        self._before_bytes = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Take the progress of the device that is worked on now."""
+        done = self._before_bytes + progress.done_bytes
+        self._sink(Progress(phase=progress.phase, done_bytes=done, total_bytes=self._total_bytes))
+        if progress.done_bytes == progress.total_bytes:
+            self._before_bytes = done
 
 
 class CancelToken:

@@ -1,0 +1,281 @@
+"""What a client sees: exit statuses, error forms, and the status of a disk as JSON.
+
+JSON is an interface: names stay, units are in the keys, times are RFC 3339 in UTC, enums are words, changes only add.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum, unique
+from typing import Any, Final
+
+from update_agent.domain.checkpoint import Checkpoint
+from update_agent.domain.records import SlotRecord, SlotRecords
+from update_agent.domain.slots import Slot, SlotName, SlotTable
+from update_agent.errors import Kind, UpdateAgentError
+from update_agent.host.disk import GptDisk
+
+SCHEMA: Final = 1
+"""Of every JSON document; raised only when a name had to change."""
+
+_DBUS_ERROR_PREFIX: Final = "org.updateagent1.Error."
+
+
+@unique
+class ExitStatus(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NO = 3
+    UNREACHABLE = 4
+    REFUSED = 5
+    UNVERIFIED = 6
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorForm:
+    """How one kind of error leaves the program.
+
+    Attributes:
+        exit_status: of a command.
+        omaha_code: update_engine's ActionExitCode, reported to the update server.
+    """
+
+    exit_status: ExitStatus
+    omaha_code: int
+
+
+def _forms(exit_status: ExitStatus, codes: Mapping[Kind, int]) -> dict[Kind, ErrorForm]:
+    return {kind: ErrorForm(exit_status=exit_status, omaha_code=code) for kind, code in codes.items()}
+
+
+ERROR_FORMS: Final[Mapping[Kind, ErrorForm]] = (
+    _forms(ExitStatus.USAGE, {Kind.USAGE: 1, Kind.CONFIGURATION: 1, Kind.KERNEL_TARGET_MISSING: 8})
+    | _forms(
+        ExitStatus.FAILED,
+        {
+            Kind.GPT_INVALID: 7,
+            Kind.PAYLOAD_MAGIC: 21,
+            Kind.PAYLOAD_VERSION: 21,
+            Kind.PAYLOAD_MALFORMED: 28,
+            Kind.PAYLOAD_TRUNCATED: 11,
+            Kind.MANIFEST_MALFORMED: 23,
+            Kind.OPERATION_UNKNOWN: 28,
+            Kind.KEY_MALFORMED: 18,
+            Kind.VERSION_MALFORMED: 34,
+            Kind.OMAHA_EMPTY: 30,
+            Kind.OMAHA_MALFORMED: 31,
+            Kind.OMAHA_INVALID: 34,
+            Kind.TRANSFER: 9,
+            Kind.TRANSFER_STALLED: 9,
+            Kind.TRANSFER_TOO_LARGE: 11,
+            Kind.HTTP_STATUS: 9,
+            Kind.REDIRECT_REFUSED: 9,
+            Kind.OMAHA_TRANSFER: 2,
+            Kind.OMAHA_REFUSED: 34,
+            Kind.DEVICE_OPEN: 7,
+            Kind.DEVICE_IO: 14,
+            Kind.DEVICE_TOO_SMALL: 28,
+            Kind.NO_SPACE: 14,
+            Kind.STATE_FILE: 20,
+            Kind.OPERATION_FAILED: 28,
+            Kind.SLOT_MISSING: 3,
+            Kind.SOURCE_MISSING: 4,
+        },
+    )
+    | _forms(
+        ExitStatus.UNVERIFIED,
+        {
+            Kind.KEY_MISSING: 18,
+            Kind.SIGNATURE_MISSING: 17,
+            Kind.SIGNATURE_INVALID: 18,
+            Kind.PAYLOAD_HASH: 10,
+            Kind.PAYLOAD_SIZE: 11,
+            Kind.PAYLOAD_CHANGED: 10,
+            Kind.OPERATION_HASH: 29,
+            Kind.OPERATION_HASH_MISSING: 38,
+            Kind.SOURCE_HASH: 20,
+            Kind.PARTITION_HASH: 15,
+            Kind.KERNEL_HASH: 16,
+            Kind.PCR_POLICY_HASH: 42,
+            Kind.VERSION_MISMATCH: 12,
+        },
+    )
+    | _forms(
+        ExitStatus.REFUSED,
+        {
+            Kind.TARGET_BOOTED: 3,
+            Kind.TARGET_BUSY: 7,
+            Kind.DOWNGRADE: 35,
+            Kind.SAME_VERSION: 35,
+            Kind.SLOT_INCOMPLETE: 1,
+            Kind.NOTHING_BOOTABLE: 1,
+            Kind.BUSY: 1,
+        },
+    )
+    | _forms(ExitStatus.INTERRUPTED, {Kind.INTERRUPTED: 9})
+)
+"""Every kind has a form; a test proves it."""
+
+
+def dbus_error_name(kind: Kind) -> str:
+    """The kind as the name of a D-Bus error: `payload-hash` is `org.updateagent1.Error.PayloadHash`."""
+    return _DBUS_ERROR_PREFIX + "".join(word.capitalize() for word in kind.split("-"))
+
+
+def error_to_json(error: UpdateAgentError) -> dict[str, Any]:
+    """The error as a JSON document."""
+    return {
+        "schema": SCHEMA,
+        "error": {
+            "kind": str(error.kind),
+            "message": error.message,
+            "hint": error.hint,
+            "retryable": error.is_retryable,
+            "omaha_code": ERROR_FORMS[error.kind].omaha_code,
+        },
+    }
+
+
+@unique
+class DiskState(StrEnum):
+    """What a person wants to know first."""
+
+    IDLE = "idle"
+    INSTALL_INTERRUPTED = "install-interrupted"
+    REBOOT_PENDING = "reboot-pending"
+    UNBOOTABLE = "unbootable"
+
+
+@unique
+class SlotState(StrEnum):
+    """What a slot is good for."""
+
+    BOOTED = "booted"
+    NEXT_BOOT = "next boot"
+    BOOTABLE = "bootable"
+    UNBOOTABLE = "unbootable"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotStatus:
+    """One slot, its flags and what is known of its content."""
+
+    slot: Slot
+    state: SlotState
+    record: SlotRecord | None
+
+    @property
+    def version(self) -> str | None:
+        """The release in the slot, or None if unknown."""
+        return self.record.version or None if self.record is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The slot as a JSON object."""
+        flags, record = self.slot.flags, self.record
+        return {
+            "name": str(self.slot.name),
+            "state": str(self.state),
+            "version": self.version,
+            "priority": flags.priority,
+            "tries": flags.tries,
+            "successful": bool(flags.successful),
+            "partition": self.slot.number,
+            "partition_guid": str(self.slot.unique_guid),
+            "size_bytes": self.slot.size_bytes,
+            "content_sha256": record.sha256 or None if record else None,
+            "content_size_bytes": record.size_bytes or None if record else None,
+            "installed_at": record.installed_at if record else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A disk at one moment.
+
+    Attributes:
+        disk: what a person calls it.
+        disk_guid: from the GPT.
+        state: the first thing to know.
+        booted: the slot that counts as running, None if there is none.
+        next_boot: the slot that the boot loader would choose, None if it would stop.
+        slots: A, then B.
+        problems: what is wrong with the GPT although it can be used.
+        interrupted_at_bytes: how far an unfinished install has come; None if there is none.
+    """
+
+    disk: str
+    disk_guid: str
+    state: DiskState
+    booted: SlotName | None
+    next_boot: SlotName | None
+    slots: tuple[SlotStatus, ...]
+    problems: tuple[str, ...]
+    interrupted_at_bytes: int | None
+
+    @classmethod
+    def of(
+        cls, disk: GptDisk, records: SlotRecords, checkpoint: Checkpoint | None, booted: SlotName | None = None
+    ) -> "Status":
+        """Look at a disk and at what is recorded about it."""
+        table, known = SlotTable.from_disk(disk), records.load()
+        running, following = table.booted(booted), table.next_boot()
+        slots = tuple(
+            SlotStatus(
+                slot=slot,
+                record=known.get(slot.unique_guid),
+                state=_slot_state(slot, known.get(slot.unique_guid), running, following),
+            )
+            for slot in table
+        )
+        return cls(
+            disk=disk.device.name,
+            disk_guid=str(disk.disk_guid),
+            state=_disk_state(slots, running, following),
+            booted=running.name if running else None,
+            next_boot=following.name if following else None,
+            slots=slots,
+            problems=disk.problems,
+            interrupted_at_bytes=checkpoint.data_offset if checkpoint else None,
+        )
+
+    def by_name(self, name: SlotName | None) -> SlotStatus | None:
+        """The slot in that role."""
+        return next((status for status in self.slots if status.slot.name is name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The status as a JSON document."""
+        return {
+            "schema": SCHEMA,
+            "disk": self.disk,
+            "disk_guid": self.disk_guid,
+            "state": str(self.state),
+            "booted": self.booted,
+            "next_boot": self.next_boot,
+            "slots": [status.to_json() for status in self.slots],
+            "gpt_problems": list(self.problems),
+            "interrupted_at_bytes": self.interrupted_at_bytes,
+        }
+
+
+def _slot_state(slot: Slot, record: SlotRecord | None, running: Slot | None, following: Slot | None) -> SlotState:
+    if running is not None and slot.name is running.name:
+        return SlotState.BOOTED
+    if following is not None and slot.name is following.name:
+        return SlotState.NEXT_BOOT
+    if record is not None and not record.is_complete:
+        return SlotState.INCOMPLETE
+    return SlotState.BOOTABLE if slot.flags.is_bootable else SlotState.UNBOOTABLE
+
+
+def _disk_state(slots: tuple[SlotStatus, ...], running: Slot | None, following: Slot | None) -> DiskState:
+    if following is None:
+        return DiskState.UNBOOTABLE
+    if running is not None and following.name is not running.name:
+        return DiskState.REBOOT_PENDING
+    if any(status.state is SlotState.INCOMPLETE for status in slots):
+        return DiskState.INSTALL_INTERRUPTED
+    return DiskState.IDLE

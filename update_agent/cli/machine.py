@@ -1,0 +1,107 @@
+"""Wiring: the real objects behind `--image DISK`."""
+
+import datetime as dt
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from update_agent.api import Status
+from update_agent.domain.checkpoint import CheckpointStore
+from update_agent.domain.records import SlotRecords
+from update_agent.domain.slots import Slot, SlotName, SlotTable
+from update_agent.errors import ConfigurationError, DeviceError, Kind, RefusedError
+from update_agent.host.blockdev import BlockDevice, FileDevice
+from update_agent.host.disk import GptDisk
+from update_agent.host.files import StateFile, exclusive_lock
+from update_agent.host.udev import find_partition_node
+
+_NODE_STATE_FOLDER: Final = Path("/var/lib/update-agent")
+_CHECKPOINT_FILE: Final = "checkpoint.json"
+_RECORDS_FILE: Final = "slots.json"
+_LOCK_FILE: Final = "lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One disk, opened, and what is kept about it."""
+
+    device: FileDevice
+    disk: GptDisk
+    state_folder: Path
+    checkpoints: CheckpointStore
+    records: SlotRecords
+    booted: SlotName | None
+
+    @property
+    def slots(self) -> SlotTable:
+        """Both slots as they are now."""
+        return SlotTable.from_disk(self.disk)
+
+    def status(self) -> Status:
+        """Everything that can be said about the disk."""
+        return Status.of(self.disk, self.records, self.checkpoints.load(), self.booted)
+
+    def open_target(self, slot: Slot) -> AbstractContextManager[BlockDevice]:
+        """A slot for writing: its own device node where the kernel has one, else its range of the disk.
+
+        Raises:
+            RefusedError: target-busy, when it is mounted or otherwise in use.
+        """
+        node = find_partition_node(self.device.path, slot.number) if self.device.is_block else None
+        if node is None:
+            return nullcontext(self.disk.region(slot.partition))
+        try:
+            return FileDevice(node, writable=True, exclusive=True)
+        except DeviceError as error:
+            raise RefusedError(Kind.TARGET_BUSY, f"slot {slot.name}: {error.message}", hint=error.hint) from error
+
+    def open_source(self, slot: Slot) -> AbstractContextManager[BlockDevice]:
+        """A slot for reading."""
+        return nullcontext(self.disk.region(slot.partition))
+
+
+def state_folder_for(image: Path, explicit: Path | None) -> Path:
+    """Where the state of a disk is kept: beside an image file, on the node for its own disk."""
+    if explicit is not None:
+        return explicit
+    return _NODE_STATE_FOLDER if image.is_block_device() else image.with_name(image.name + ".state")
+
+
+@contextmanager
+def open_machine(args: Namespace, *, writable: bool) -> Iterator[Machine]:
+    """Open the disk that the command is about; for writing, nobody else may be at work on it.
+
+    Raises:
+        ConfigurationError: usage, when no disk was named.
+        RefusedError: busy.
+        DeviceError: device-open.
+        FormatError: gpt-invalid.
+    """
+    image: Path | None = args.image
+    if image is None:
+        raise ConfigurationError(
+            Kind.USAGE,
+            "expected a disk to work on, got none",
+            hint="give --image DISK: an image file or a block device",
+        )
+    folder = state_folder_for(image, args.state_dir)
+    with ExitStack() as stack:
+        device = stack.enter_context(FileDevice(image, writable=writable))
+        if writable:
+            stack.enter_context(exclusive_lock(folder / _LOCK_FILE))
+        yield Machine(
+            device=device,
+            disk=GptDisk(device, sector_size_bytes=device.logical_sector_bytes),
+            state_folder=folder,
+            checkpoints=CheckpointStore(StateFile(folder / _CHECKPOINT_FILE)),
+            records=SlotRecords(StateFile(folder / _RECORDS_FILE)),
+            booted=args.booted,
+        )
+
+
+def now() -> str:
+    """RFC 3339 time in UTC."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,129 @@
+"""`activate`, `mark-good`, `mark-bad`, `rollback`, `next-boot`, `repair`: boot flags by hand."""
+
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from typing import Final
+
+from update_agent.api import SCHEMA, ExitStatus
+from update_agent.cli.console import Console
+from update_agent.cli.machine import Machine, open_machine
+from update_agent.cli.options import add_verb, slot_name
+from update_agent.cli.render import render_status
+from update_agent.domain import activation
+from update_agent.domain.slots import Slot, SlotName
+from update_agent.errors import ConfigurationError, Kind, RefusedError
+
+_SLOT_VERBS: Final = (
+    ("activate", "make a slot boot next, with one try", "update-agent --image disk.img activate B"),
+    ("mark-good", "record that a slot has booted well", "update-agent --image disk.img mark-good A"),
+    ("mark-bad", "never boot a slot again", "update-agent --image disk.img mark-bad B"),
+)
+
+
+def add_parsers(verbs: "_SubParsersAction[ArgumentParser]") -> None:
+    """Make the verbs known."""
+    for name, text, example in _SLOT_VERBS:
+        parser = add_verb(verbs, name, text=text, example=example)
+        default = "the one that does not run" if name != "mark-good" else "the one that runs"
+        parser.add_argument("slot", metavar="A|B", type=slot_name, nargs="?", help=f"which slot ({default})")
+        parser.add_argument("--force", action="store_true", help="also when the slot holds half a release")
+        parser.set_defaults(run=run_slot_verb)
+    add_verb(
+        verbs,
+        "rollback",
+        text="make the slot that does not run boot next, if it is good",
+        example="update-agent --image disk.img rollback",
+    ).set_defaults(run=run_rollback)
+    parser = add_verb(
+        verbs,
+        "next-boot",
+        text="say which slot the boot loader would choose (exit status 3: none)",
+        example="update-agent --image disk.img next-boot --consume",
+    )
+    parser.add_argument("--consume", action="store_true", help="and count the try down, as the boot loader does")
+    parser.set_defaults(run=run_next_boot)
+    add_verb(
+        verbs,
+        "repair",
+        text="rewrite a damaged copy of the partition table from the good one",
+        example="update-agent --image disk.img repair",
+    ).set_defaults(run=run_repair)
+
+
+def run_slot_verb(args: Namespace, console: Console) -> ExitStatus:
+    """Change one slot's flags."""
+    with open_machine(args, writable=True) as machine:
+        slot = _chosen_slot(machine, args.slot, is_running=args.verb == "mark-good")
+        if args.verb == "mark-bad":
+            activation.mark_bad(machine.disk, slot)
+        else:
+            _refuse_incomplete(machine, slot, is_forced=args.force)
+            change = activation.activate if args.verb == "activate" else activation.mark_good
+            change(machine.disk, slot)
+        return _show(machine, console)
+
+
+def run_rollback(args: Namespace, console: Console) -> ExitStatus:
+    """Go back to the other slot."""
+    with open_machine(args, writable=True) as machine:
+        booted = _booted_slot(machine)
+        _refuse_incomplete(machine, machine.slots.other(booted), is_forced=False)
+        activation.rollback(machine.disk, booted)
+        return _show(machine, console)
+
+
+def run_next_boot(args: Namespace, console: Console) -> ExitStatus:
+    """Print what boots next."""
+    with open_machine(args, writable=args.consume) as machine:
+        slot = activation.consume_boot(machine.disk) if args.consume else machine.slots.next_boot()
+    name = slot.name if slot is not None else None
+    if console.is_json:
+        console.answer_json({"schema": SCHEMA, "next_boot": name})
+    else:
+        console.answer(name or "none")
+    return ExitStatus.DONE if name else ExitStatus.NO
+
+
+def run_repair(args: Namespace, console: Console) -> ExitStatus:
+    """Mend the partition table."""
+    with open_machine(args, writable=True) as machine:
+        was_damaged = machine.disk.repair()
+    if console.is_json:
+        console.answer_json({"schema": SCHEMA, "repaired": was_damaged})
+    else:
+        console.answer("partition table repaired" if was_damaged else "both copies of the partition table are good")
+    return ExitStatus.DONE
+
+
+def _chosen_slot(machine: Machine, name: SlotName | None, *, is_running: bool) -> Slot:
+    if name is not None:
+        return machine.slots.by_name(name)
+    booted = _booted_slot(machine)
+    return booted if is_running else machine.slots.other(booted)
+
+
+def _booted_slot(machine: Machine) -> Slot:
+    booted = machine.slots.booted(machine.booted)
+    if booted is None:
+        raise ConfigurationError(
+            Kind.USAGE, "slot: no slot counts as running, so there is no other one", hint="name the slot: A or B"
+        )
+    return booted
+
+
+def _refuse_incomplete(machine: Machine, slot: Slot, *, is_forced: bool) -> None:
+    record = machine.records.get(slot.unique_guid)
+    if record is not None and not record.is_complete and not is_forced:
+        raise RefusedError(
+            Kind.SLOT_INCOMPLETE,
+            f"slot {slot.name}: holds half of a release, an install was interrupted",
+            hint="run the install again, or use --force if something else has filled the slot",
+        )
+
+
+def _show(machine: Machine, console: Console) -> ExitStatus:
+    status = machine.status()
+    if console.is_json:
+        console.answer_json(status.to_json())
+    else:
+        console.answer(render_status(status, console))
+    return ExitStatus.DONE

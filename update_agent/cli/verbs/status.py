@@ -1,0 +1,50 @@
+"""`status`, `slots`: look without touching."""
+
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+
+from update_agent.api import ExitStatus
+from update_agent.cli.console import Console
+from update_agent.cli.machine import open_machine
+from update_agent.cli.options import add_verb
+from update_agent.cli.render import render_slots, render_status
+
+
+def add_parsers(verbs: "_SubParsersAction[ArgumentParser]") -> None:
+    """Make the verbs known."""
+    add_verb(
+        verbs,
+        "status",
+        text="say what runs, what boots next, and what is under way",
+        example="update-agent --image disk.img status",
+    ).set_defaults(run=run_status)
+    add_verb(
+        verbs,
+        "slots",
+        text="list both slots with their partitions and content",
+        example="update-agent --image disk.img slots --json",
+    ).set_defaults(run=run_slots)
+
+
+def run_status(args: Namespace, console: Console) -> ExitStatus:
+    """Print the status."""
+    with open_machine(args, writable=False) as machine:
+        status = machine.status()
+    if console.is_json:
+        console.answer_json(status.to_json())
+    else:
+        console.answer(render_status(status, console))
+    for problem in status.problems:
+        console.warn(f"{problem}; the next change of a flag, or `repair`, mends it")
+    return ExitStatus.DONE
+
+
+def run_slots(args: Namespace, console: Console) -> ExitStatus:
+    """Print both slots."""
+    with open_machine(args, writable=False) as machine:
+        status = machine.status()
+    if console.is_json:
+        document = status.to_json()
+        console.answer_json({"schema": document["schema"], "slots": document["slots"]})
+    else:
+        console.answer(render_slots(status, console))
+    return ExitStatus.DONE
