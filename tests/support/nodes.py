@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.boot_folder import BootFolder
 from tests.support.devices import Journal, MemoryDevice, RecordingDevice
 from tests.support.images import ab_parts, make_image
 from tests.support.payloads import RSA_A_PUBLIC
@@ -20,6 +21,7 @@ from update_agent.domain.targets import Places
 from update_agent.domain.trust import KeyRing
 from update_agent.host.blockdev import BlockDevice
 from update_agent.host.disk import GptDisk
+from update_agent.host.staged import StagedFile
 
 CHECKPOINT = "checkpoint.json"
 RECORDS = "slots.json"
@@ -84,6 +86,8 @@ class Node:
         files: state files by name.
         folder: for what is no state file: kernels, spooled operations.
         journal: what was written and flushed, if it is to be recorded.
+        kernels: the boot folder in memory, in place of a real `boot_folder`.
+        wrap_target: puts a device between the installer and a slot.
     """
 
     device: BlockDevice
@@ -91,6 +95,7 @@ class Node:
     folder: Path
     journal: Journal | None = None
     boot_folder: Path | None = None
+    kernels: BootFolder | None = None
     skip_kernel: bool = False
     progress: list[Progress] = field(default_factory=list)
     cancel: CancelToken = field(default_factory=CancelToken)
@@ -132,9 +137,10 @@ class Node:
             places=Places(
                 open_target=open_slot,
                 open_source=open_slot,
-                boot_folder=self.boot_folder,
+                boot_folder=self.boot_folder if self.kernels is None else Path("/boot"),
                 skip_kernel=self.skip_kernel,
                 state_folder=self.folder,
+                stage=StagedFile if self.kernels is None else self.kernels.stage,
             ),
             checkpoints=self.checkpoints,
             records=self.records,

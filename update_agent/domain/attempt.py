@@ -10,11 +10,17 @@ from update_agent.domain.apply import has_in_place
 from update_agent.domain.checkpoint import Checkpoint, CheckpointStore
 from update_agent.domain.pipeline import CHECKPOINT_INTERVAL_BYTES, OperationPipeline
 from update_agent.domain.progress import CancelToken, Phase, Progress, ProgressSink, ignore_progress
-from update_agent.domain.readback import verify_content
 from update_agent.domain.reader import PayloadReader, Proof
 from update_agent.domain.records import SlotRecord, SlotRecords
 from update_agent.domain.slots import Slot
-from update_agent.domain.targets import PartTarget, Places, copy_old_content, verify_sources
+from update_agent.domain.targets import (
+    PartTarget,
+    Places,
+    copy_old_content,
+    flush_targets,
+    verify_results,
+    verify_sources,
+)
 from update_agent.errors import VerificationError
 from update_agent.formats.manifest import Manifest, PartName
 from update_agent.host.disk import GptDisk
@@ -73,8 +79,8 @@ class Attempt:
         """Carry out the steps; gives what was proved, and the bytes of blobs that an earlier attempt had done."""
         work = self._work
         checkpoint = self._take_up()  # steps 3 and 4
-        work.records.mark_incomplete(self._slot.unique_guid, self._version, work.now())  # step 5
-        activation.deactivate(work.disk, self._slot)
+        activation.deactivate(work.disk, self._slot)  # step 5
+        work.records.mark_incomplete(self._slot.unique_guid, self._version, work.now())
         if checkpoint is None:
             self._begin_anew()  # step 6
         first = checkpoint.next_operation if checkpoint else 0
@@ -135,28 +141,18 @@ class Attempt:
 
     def save(self, snapshot: Checkpoint) -> None:
         """Flush every target, then save: a checkpoint names only what is on the medium."""
-        self._flush()
+        flush_targets(self._targets)
         self._work.checkpoints.save(snapshot)
 
     def forbid(self) -> None:
         """No way back from here: an operation is about to overwrite what it reads."""
         self._work.checkpoints.clear()
 
-    def _flush(self) -> None:
-        for target in self._targets:
-            if target.device is not None:
-                target.device.flush()
-
     def _prove(self) -> Proof:
         work = self._work
         try:
             proof = self._reader.finish(self._manifest)  # step 8
-            self._flush()  # step 9
-            for target in self._targets:
-                if target.device is not None:
-                    verify_content(
-                        target.device, target.new, target.part.name, progress=work.progress, cancel=work.cancel
-                    )
+            verify_results(self._targets, progress=work.progress, cancel=work.cancel)  # step 9
         except VerificationError:
             # Going on from here would only find the same again.
             work.checkpoints.clear()

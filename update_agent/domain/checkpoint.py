@@ -77,7 +77,7 @@ class Checkpoint:
                 signed_state=bytes.fromhex(fields["signed_state"]),
                 whole_state=None if whole is None else bytes.fromhex(whole),
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
 
 

@@ -16,13 +16,19 @@ def count_bytes(extents: Sequence[Extent], block_size: int) -> int:
 
 def are_overlapping(left: Sequence[Extent], right: Sequence[Extent]) -> bool:
     """Whether any block is in both; holes are nowhere."""
-    return any(
-        a.start_block < b.start_block + b.num_blocks and b.start_block < a.start_block + a.num_blocks
-        for a in left
-        if a.start_block != SPARSE_HOLE
-        for b in right
-        if b.start_block != SPARSE_HOLE
+    # One sorted pass: a manifest may have so many extents that comparing each with each would take hours.
+    spans = sorted(
+        (extent.start_block, extent.num_blocks, side)
+        for side, extents in enumerate((left, right))
+        for extent in extents
+        if extent.start_block != SPARSE_HOLE
     )
+    ends = [0, 0]
+    for start, blocks, side in spans:
+        if start < ends[1 - side]:
+            return True
+        ends[side] = max(ends[side], start + blocks)
+    return False
 
 
 class ExtentReader:

@@ -4,7 +4,7 @@
     2. The policy is asked: is the release newer, is the target not the running slot?
     3. Every place is opened and has room; a delta's old content is the right one. Nothing was changed so far.
     4. An earlier attempt at the same payload is taken up; any other is forgotten.
-    5. The target is recorded as incomplete, and made unbootable: priority, tries, successful 0, flushed.
+    5. The target is made unbootable - priority, tries, successful 0, flushed - and recorded as incomplete.
     6. In-place deltas only: the old content is copied to the target.
     7. Operations are carried out as their data arrives (`pipeline`); checkpoints name what was flushed.
     8. The payload signature is verified, and that the file ends there.

@@ -6,7 +6,7 @@ Where the order matters - in-place operations of version 1 - the pipeline waits 
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,8 @@ from update_agent.host.spool import MEMORY_BLOB_BYTES_MAX, Blob
 CHECKPOINT_INTERVAL_BYTES: Final = 16 * 1024 * 1024
 """Bytes of payload that a crash may cost: they are fetched a second time."""
 
-
-_REDO_STEPS_MAX: Final = 256
-"""In-place operations between two checkpoints; each new one is compared with all of them."""
+_REDO_EXTENTS_MAX: Final = 1024
+"""Extents read in place since the last checkpoint; each new operation is compared with all of them."""
 
 
 class Checkpointer(Protocol):
@@ -68,19 +67,21 @@ class _Redo:
     """What must not be overwritten because going on from the last checkpoint would read it again."""
 
     def __init__(self) -> None:
-        self._read: list[tuple[PartName, Sequence[Extent]]] = []
+        self._read: list[Extent] = []
+        self._part: PartName | None = None
 
     @property
     def is_full(self) -> bool:
-        return len(self._read) >= _REDO_STEPS_MAX
+        return len(self._read) >= _REDO_EXTENTS_MAX
 
     def is_hazard(self, step: Step) -> bool:
-        return any(
-            name == step.part.name and are_overlapping(read, step.operation.dst_extents) for name, read in self._read
-        )
+        return step.part.name is self._part and are_overlapping(self._read, step.operation.dst_extents)
 
     def note(self, step: Step) -> None:
-        self._read.append((step.part.name, step.operation.src_extents))
+        if step.part.name is not self._part:
+            self.clear()
+            self._part = step.part.name
+        self._read += step.operation.src_extents
 
     def clear(self) -> None:
         self._read.clear()
@@ -124,6 +125,7 @@ class OperationPipeline:
         self._saving: Future[None] | None = None
         self._redo = _Redo()
         self._ordered: frozenset[PartName] = frozenset()
+        self._total_bytes = 0
         # Taken at half the interval: while one is being flushed, and in the socket's buffers, more bytes arrive.
         self._checkpoint_every = checkpoint_interval_bytes // 2
         self._checkpoint_at = reader.data_offset + self._checkpoint_every
@@ -135,6 +137,7 @@ class OperationPipeline:
             UpdateAgentError: the first failure, by the order of the operations.
         """
         self._ordered = frozenset(part.name for part in manifest.parts if has_in_place(part))
+        self._total_bytes = manifest.blob_bytes
         steps = [step for step in list_steps(manifest) if step.index >= first]
         # Threads outlive the block only until their current operation is done: the executors wait for them.
         with ThreadPoolExecutor(self._workers, "apply") as pool, ThreadPoolExecutor(1, "checkpoint") as saver:
@@ -143,7 +146,7 @@ class OperationPipeline:
                     self._cancel.raise_if_cancelled()
                     self._start(step, pool, saver)
                     self._collect(saver, limit=self._workers + 2)
-                    self._report(manifest)
+                    self._report()
                 self._save_now(first + len(steps), saver)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -170,6 +173,7 @@ class OperationPipeline:
             self._save_now(step.index, saver)
         cannot_be_repeated = overwrites_its_source(step.operation)
         if cannot_be_repeated:
+            self._finish_saving()  # or it would land after what follows
             self._checkpointer.forbid()
         blob = self._reader.take_blob(step.operation.data_length, self._spool_folder)
         self._carry_out(step, blob)
@@ -217,8 +221,7 @@ class OperationPipeline:
             self._saving.result()
             self._saving = None
 
-    def _report(self, manifest: Manifest) -> None:
-        total = manifest.blob_bytes
+    def _report(self) -> None:
         self._progress(
-            Progress(phase=Phase.DOWNLOADING, done_bytes=min(self._reader.data_offset, total), total_bytes=total)
+            Progress(phase=Phase.DOWNLOADING, done_bytes=self._reader.data_offset, total_bytes=self._total_bytes)
         )

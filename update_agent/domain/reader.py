@@ -20,7 +20,7 @@ from pathlib import Path
 from update_agent.domain.checkpoint import Checkpoint
 from update_agent.domain.stream import PayloadHashes, PayloadStream
 from update_agent.domain.trust import KeyRing
-from update_agent.errors import Kind, VerificationError
+from update_agent.errors import FormatError, Kind, VerificationError
 from update_agent.formats.manifest import Manifest
 from update_agent.formats.payload import HEADER_MAX_BYTES, Header, signatures_from_bytes
 from update_agent.host.sha256 import resume_hash
@@ -97,6 +97,10 @@ class PayloadReader:
         self._open(0)
         head = self._stream.take_unhashed(HEADER_MAX_BYTES)
         header = Header.from_bytes(head)  # step 1
+        if header.metadata_size < len(head):
+            raise FormatError(
+                Kind.PAYLOAD_MALFORMED, f"payload: expected a manifest, got {header.manifest_size} bytes of one"
+            )
         self._data_start = header.data_start
         metadata = head + self._stream.take_unhashed(header.metadata_size - len(head))
         self._hashes.take_signed(metadata)

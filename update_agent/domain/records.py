@@ -49,7 +49,7 @@ class SlotRecords:
             return {}
         try:
             return {UUID(guid): _parse_record(record) for guid, record in fields["slots"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return {}
 
     def get(self, partition: UUID) -> SlotRecord | None:

@@ -116,8 +116,12 @@ class PayloadStream:
         if length <= MEMORY_BLOB_BYTES_MAX:
             return MemoryBlob(self.take(length))
         blob = SpooledBlob(spool_folder)
-        for start in range(0, length, MEMORY_BLOB_BYTES_MAX):
-            blob.append(self.take(min(MEMORY_BLOB_BYTES_MAX, length - start)))
+        try:
+            for start in range(0, length, MEMORY_BLOB_BYTES_MAX):
+                blob.append(self.take(min(MEMORY_BLOB_BYTES_MAX, length - start)))
+        except BaseException:
+            blob.close()
+            raise
         return blob
 
     def expect_end(self) -> None:

@@ -65,6 +65,14 @@ class StagedFile:
             raise self._error("create", error) from error
         return FileDevice(self._beside, writable=True)
 
+    def open_current(self) -> FileDevice:
+        """The file in place, for reading.
+
+        Raises:
+            DeviceError: device-open, when there is none.
+        """
+        return FileDevice(self._path)
+
     def trim(self, size_bytes: int) -> None:
         """Cut the padding of the last block; durable on return."""
         try:
