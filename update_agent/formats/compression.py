@@ -35,6 +35,9 @@ XZ_PRESET: Final = 6
 
 _ZSTD_OPTIONS: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
 
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_ZSTD_SINGLE_SEGMENT: Final = 0x20
+
 # EOFError: data after the end of the stream. ValueError: bz2, zstd. MemoryError: a lying header.
 _CORRUPT: Final = (OSError, EOFError, ValueError, MemoryError, lzma.LZMAError, zstd.ZstdError)
 
@@ -65,11 +68,12 @@ def decompress(type_: OperationType, blob: Buffer, limit_bytes: int) -> bytes:
     most = limit_bytes + 1
     try:
         if type_ is OperationType.REPLACE_ZSTD:
-            # Knowing the size, the library decompresses in one go into memory of that size, without a window.
+            # Knowing the size, the library decompresses in one go into memory of that size.
             announced = zstd.get_frame_info(blob).decompressed_size
             most = most if announced is None else announced
-        if most > limit_bytes + 1:
-            raise _too_long(type_, limit_bytes)
+            if most > limit_bytes + 1:
+                raise _too_long(type_, limit_bytes)
+            _check_window(blob, announced)
         content = decompressor.decompress(blob, most)
     except _CORRUPT as error:
         raise _corrupt(type_, str(error)) from error
@@ -140,9 +144,7 @@ def _slices(chunks: Iterable[Buffer], piece_bytes: int) -> Iterator[bytes]:
 
 def _stream(type_: OperationType, chunks: Iterable[Buffer], piece_bytes: int) -> Iterator[bytes]:
     decompressor = _decompressor(type_)
-    for chunk in chunks:
-        if not len(chunk):
-            continue
+    for chunk in _first_byte_alone(chunks):
         data = chunk
         while True:
             try:
@@ -154,6 +156,34 @@ def _stream(type_: OperationType, chunks: Iterable[Buffer], piece_bytes: int) ->
             if decompressor.eof or decompressor.needs_input:
                 break
     _check_end(type_, decompressor)
+
+
+def _first_byte_alone(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
+    """The same bytes without empty chunks, cut so that zstd never sees a whole frame at once.
+
+    If it did, it would not look at the window, and whether a blob is accepted would depend on how it arrives.
+    """
+    is_first = True
+    for chunk in chunks:
+        if is_first and len(chunk) > 1:
+            yield chunk[:1]
+            yield chunk[1:]
+        elif len(chunk):
+            yield chunk
+        is_first = is_first and not len(chunk)
+
+
+def _check_window(frame: Buffer, content_bytes: int | None) -> None:
+    """Refuse a window that `decompress_chunks` would refuse (RFC 8878, 3.1.1.1.1 and 3.1.1.1.2)."""
+    if frame[:4] != _ZSTD_MAGIC:
+        return
+    if frame[4] & _ZSTD_SINGLE_SEGMENT:
+        window_bytes = content_bytes or 0
+    else:
+        base = 1 << (10 + (frame[5] >> 3))
+        window_bytes = base + (base >> 3) * (frame[5] & 7)
+    if window_bytes > 1 << ZSTD_WINDOW_LOG_MAX:
+        raise _corrupt(OperationType.REPLACE_ZSTD, f"expected a window of at most 8 MiB, got {window_bytes} bytes")
 
 
 def _check_end(type_: OperationType, decompressor: _Decompressor) -> None:

@@ -39,6 +39,7 @@ from update_agent.formats.manifest_rules import (
     OPERATION_TYPES,
     check_blobs,
     check_block_size,
+    check_noop_operations,
     check_parts,
     check_signatures,
     malformed,
@@ -135,6 +136,7 @@ class Manifest:
         _check_major(self.major)
         check_block_size(self.block_size)
         check_parts(self.parts, major=self.major, block_size=self.block_size)
+        check_noop_operations(self.noop_operations, major=self.major)
         blob_bytes = check_blobs(self.parts, major=self.major)
         check_signatures(self.signatures_offset, self.signatures_size, blob_bytes=blob_bytes)
 
@@ -147,9 +149,7 @@ class Manifest:
             VerificationError: operation-hash-missing.
         """
         _check_major(major)
-        if len(data) > MAX_MANIFEST_BYTES[major]:
-            raise malformed(f"expected at most {MAX_MANIFEST_BYTES[major]} bytes, got {len(data)}")
-        check_counts(data, _MANIFEST, max_fields=_MAX_FIELDS)
+        _check_bounds(data, major)
         try:
             message = pb2.Manifest.FromString(data)
         except DecodeError as error:
@@ -169,7 +169,7 @@ class Manifest:
         """The wire form, the same bytes for the same value.
 
         Raises:
-            FormatError: manifest-malformed, if it would be too long to be read again.
+            FormatError: manifest-malformed, if it would be too large to be read again.
         """
         message = pb2.Manifest(
             block_size=self.block_size,
@@ -188,8 +188,7 @@ class Manifest:
             else:
                 message.procedures.append(_procedure_message(part))
         data = message.SerializeToString(deterministic=True)
-        if len(data) > MAX_MANIFEST_BYTES[self.major]:
-            raise malformed(f"expected at most {MAX_MANIFEST_BYTES[self.major]} bytes, got {len(data)}")
+        _check_bounds(data, self.major)
         return data
 
     def part(self, name: PartName) -> Part | None:
@@ -211,6 +210,12 @@ class Manifest:
 def _check_major(major: int) -> None:
     if major not in MAX_MANIFEST_BYTES:
         raise FormatError(Kind.PAYLOAD_VERSION, f"payload: expected major version 1 or 2, got {major}")
+
+
+def _check_bounds(data: bytes, major: int) -> None:
+    if len(data) > MAX_MANIFEST_BYTES[major]:
+        raise malformed(f"expected at most {MAX_MANIFEST_BYTES[major]} bytes, got {len(data)}")
+    check_counts(data, _MANIFEST, max_fields=_MAX_FIELDS, refuse=malformed)
 
 
 def _check_fields(message: pb2.Manifest, major: int) -> None:

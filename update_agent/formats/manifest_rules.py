@@ -78,6 +78,19 @@ def check_parts(parts: Sequence[Part], *, major: int, block_size: int) -> None:
         _PartCheck(part, major=major, block_size=block_size).run()
 
 
+def check_noop_operations(operations: Sequence[Operation], *, major: int) -> None:
+    """Only major version 1 has them; nobody carries them out, so little needs to hold.
+
+    Raises:
+        FormatError: manifest-malformed, operation-unknown.
+    """
+    if operations and major != 1:
+        raise malformed(f"noop operations have no place in major version {major}")
+    for number, operation in enumerate(operations):
+        _check_type("noop", number, operation, major)
+        _check_hashes("noop", number, operation)
+
+
 def check_blobs(parts: Iterable[Part], *, major: int) -> int:
     """Blobs follow each other in the order of execution, from 0 on, without gaps; returns their total bytes.
 
@@ -171,15 +184,8 @@ class _PartCheck:
             )
 
     def _data(self, number: int, operation: Operation) -> None:
-        if operation.type not in OPERATION_TYPES[self._major].values():
-            raise FormatError(
-                Kind.OPERATION_UNKNOWN,
-                f"manifest: {self._part.name} operation {number}: {operation.type.name} is not part of major version "
-                f"{self._major}",
-            )
-        for digest in (operation.data_sha256, operation.src_sha256):
-            if digest is not None and len(digest) != SHA256_BYTES:
-                raise self._refuse(number, f"hash: expected 32 bytes, got {len(digest)}")
+        _check_type(self._part.name, number, operation, self._major)
+        _check_hashes(self._part.name, number, operation)
         if operation.type in _WITH_DATA:
             if operation.data_length <= 0:
                 raise self._refuse(number, f"{operation.type.name}: expected data, got none")
@@ -234,3 +240,17 @@ class _PartCheck:
             if start < end:
                 raise malformed(f"{self._part.name}: expected each block to be written once, got block {start} twice")
             end = start + blocks
+
+
+def _check_type(what: str, number: int, operation: Operation, major: int) -> None:
+    if operation.type not in OPERATION_TYPES[major]:
+        raise FormatError(
+            Kind.OPERATION_UNKNOWN,
+            f"manifest: {what} operation {number}: {operation.type.name} has no place in major version {major}",
+        )
+
+
+def _check_hashes(what: str, number: int, operation: Operation) -> None:
+    for digest in (operation.data_sha256, operation.src_sha256):
+        if digest is not None and len(digest) != SHA256_BYTES:
+            raise malformed(f"{what} operation {number}: hash: expected 32 bytes, got {len(digest)}")

@@ -26,12 +26,15 @@ from google.protobuf.message import DecodeError
 from update_agent.errors import FormatError, Kind
 from update_agent.formats import update_metadata_pb2 as pb2
 from update_agent.formats.manifest import MAX_MANIFEST_BYTES, MAX_SIGNATURES_BYTES
+from update_agent.formats.wire import Shape, check_counts
 
 MAGIC: Final = b"CrAU"
 HEADER_MAX_BYTES: Final = 24
 """So many bytes are enough to read a header of any version."""
 
 MAX_SIGNATURES: Final = 16
+
+_SIGNATURES: Final = Shape(name="lists", max_count=1, children={1: Shape(name="signatures", max_count=MAX_SIGNATURES)})
 
 _COMMON: Final = struct.Struct(">4sQQ")
 _METADATA_SIGNATURE_SIZE: Final = struct.Struct(">I")
@@ -134,12 +137,11 @@ def signatures_from_bytes(data: bytes) -> tuple[Signature, ...]:
     """
     if len(data) > MAX_SIGNATURES_BYTES:
         raise _malformed(f"expected at most {MAX_SIGNATURES_BYTES} bytes, got {len(data)}")
+    check_counts(data, _SIGNATURES, max_fields=2 * MAX_SIGNATURES, refuse=_malformed)
     try:
         message = pb2.Signatures.FromString(data)
     except DecodeError as error:
         raise _malformed("not a protobuf message") from error
-    if len(message.signatures) > MAX_SIGNATURES:
-        raise _malformed(f"expected at most {MAX_SIGNATURES}, got {len(message.signatures)}")
     return tuple(map(_signature, message.signatures))
 
 
