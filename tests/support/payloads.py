@@ -4,6 +4,7 @@ Shares nothing with the builder of the package but the compression: it writes pr
 what no valid manifest says, and signs afterwards, so that the lie is what gets noticed and not the signature.
 """
 
+import functools
 import hashlib
 import itertools
 import struct
@@ -14,6 +15,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from update_agent.formats import update_metadata_pb2 as pb2
 from update_agent.formats.compression import compress
@@ -242,13 +244,19 @@ def signature_list(keys: Sequence[Path], digest: bytes, *, major: int) -> bytes:
 
 
 def _sign(path: Path, digest: bytes) -> tuple[bytes, int]:
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    key = _private_key(path)
     algorithm = utils.Prehashed(hashes.SHA256())
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(digest, padding.PKCS1v15(), algorithm), key.key_size // 8
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key.sign(digest, ec.ECDSA(algorithm)), P256_BYTES
     raise AssertionError(path)
+
+
+@functools.cache
+def _private_key(path: Path) -> PrivateKeyTypes:
+    # Loading proves that the key is one, which takes far longer than signing.
+    return serialization.load_pem_private_key(path.read_bytes(), password=None)
 
 
 def _noop(operation: pb2.Operation) -> pb2.Operation:
