@@ -18,8 +18,9 @@ HEADER_BYTES: Final = 32
 
 _PIECE_BYTES: Final = 64 * 1024
 _TRIPLE_BYTES: Final = 24
-_IDLE_TRIPLES_MAX: Final = 16
-"""Triples in a row that produce nothing: bsdiff writes at most one, an endless run of them is an attack."""
+_SPARE_TRIPLES: Final = 16
+"""How many triples there may be beyond one for each byte of the new file. bsdiff looks at least one byte further each
+time, but many of its triples may produce nothing; an endless run of those is an attack."""
 
 ReadAt = Callable[[int, int], bytes]
 """Called with (offset, length), gives exactly that many bytes; the caller never asks beyond the end."""
@@ -48,11 +49,11 @@ def apply_patch(
     control = _Bz2Reader(read_patch, HEADER_BYTES, diff_start)
     diff = _Bz2Reader(read_patch, diff_start, extra_start)
     extra = _Bz2Reader(read_patch, extra_start, patch_bytes)
-    done = position = idle = 0
+    done = position = triples = 0
     while done < new_bytes:
         add, copy, seek = _parse_triple(control.read(_TRIPLE_BYTES))
-        idle = idle + 1 if add == copy == 0 else 0
-        if add < 0 or copy < 0 or add + copy > new_bytes - done or idle > _IDLE_TRIPLES_MAX:
+        triples += 1
+        if add < 0 or copy < 0 or add + copy > new_bytes - done or triples > new_bytes + _SPARE_TRIPLES:
             raise _malformed(f"control triple {add}, {copy}, {seek} at byte {done} of {new_bytes}")
         for start in range(0, add, _PIECE_BYTES):
             length = min(_PIECE_BYTES, add - start)
