@@ -18,12 +18,14 @@ import pytest
 from tests.support import firmware
 from tests.support.boot_folder import CAPACITY_BYTES, BootFolder
 from tests.support.crash import CrashState, crash_states
+from tests.support.damage import DamagingDevice
 from tests.support.deltas import DeltaScript
 from tests.support.devices import Event, FileReplace, Journal, MemoryDevice, Write
 from tests.support.images import HAS_SGDISK, Part, ab_parts, boot_attributes, make_image, run_sgdisk
 from tests.support.nodes import Node
-from tests.support.payloads import PayloadMaker
+from tests.support.payloads import RSA_A, RSA_B, PayloadMaker
 from update_agent.domain.slots import SlotName
+from update_agent.errors import VerificationError
 from update_agent.formats.operations import OperationType
 from update_agent.host.disk import GptDisk
 
@@ -365,6 +367,60 @@ def test_power_cut_anywhere_boots_whole_release_and_installs_again(name: str, tm
             assert "No problems found" in run_sgdisk(image, "--verify")
     print(f"{name}: {tried} states, {len(different)} of them different, {len(events)} events, seed {SEED}")
     assert tried >= scenario.least_states
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A payload that must not be activated, and a device that may be to blame."""
+
+    payload: bytes
+    damages: bool = False
+
+
+REFUSED = {
+    "payload-signed-by-another-key": Refused(
+        payload=PayloadMaker(
+            usr=NEW.usr, kernel=NEW.kernel, keys=(RSA_B,), metadata_keys=(RSA_A,), op_bytes=4096, block_size=BLOCK
+        ).make()
+    ),
+    "v1-signed-by-another-key": Refused(
+        payload=PayloadMaker(
+            usr=NEW.usr, kernel=NEW.kernel, keys=(RSA_B,), major=1, op_bytes=4096, block_size=BLOCK
+        ).make()
+    ),
+    "medium-that-damages": Refused(payload=full(NEW, kernel=True), damages=True),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_power_cut_during_refused_install_boots_release_that_ran(name: str, tmp_path: Path) -> None:
+    """Not even for one moment is the other slot bootable."""
+    journal = Journal()
+    disk = disk_of(OLD)
+    node = build_node({**BLANK_KERNELS, "disk": disk}, kernels_of(OLD), tmp_path, journal)
+    if REFUSED[name].damages:
+        node.wrap_target = DamagingDevice
+    with pytest.raises(VerificationError):
+        node.install(REFUSED[name].payload, workers=1)
+    states = list(
+        crash_states(
+            {**BLANK_KERNELS, "disk": disk},
+            journal.events,
+            files=kernels_of(OLD),
+            torn=lambda event: isinstance(event, Write),
+            subsets=4,
+            seed=SEED,
+        )
+    )
+    for state in states:
+        chosen = firmware.choose(state.devices["disk"])
+        assert chosen is not None, state.description
+        assert chosen.label == "USR-A", state.description
+        assert state.devices["disk"][chosen.start : chosen.end] == OLD.usr, state.description
+        assert state.files["vmlinuz-a"] == OLD.kernel, state.description
+        assert "vmlinuz-b" not in state.files, state.description
+    print(f"{name}: {len(states)} states, seed {SEED}")
+    assert len(states) >= 150
 
 
 @pytest.mark.parametrize("name", ["v2-full", "v1-in-place", "v1-full-kernel-in-place", "b-to-a"])
