@@ -45,24 +45,54 @@ class _WatchedSocket(io.RawIOBase):
         super().close()
 
 
-def _response_class(watch: StallWatch) -> type[http.client.HTTPResponse]:
-    class WatchedResponse(http.client.HTTPResponse):
+class WatchedAdapter(HTTPAdapter):
+    """Connections, direct or through a proxy, that obey `watch`; one for each request, one request at a time.
+
+    urllib3 leaves it to the garbage collector to close connections, so this keeps a list of its own.
+    """
+
+    def __init__(self, watch: StallWatch) -> None:
+        super().__init__(max_retries=0)
+        self._opened: list[_WatchedSocket | HTTPConnection] = []
+        self._pool_classes = _pool_classes(watch, self._opened)
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:
+        """The connections through `proxy`."""
+        manager = cast("ProxyManager", super().proxy_manager_for(proxy, **proxy_kwargs))
+        manager.pool_classes_by_scheme = self._pool_classes
+        return manager
+
+    def close_connections(self) -> None:
+        """End what was opened so far."""
+        while self._opened:
+            self._opened.pop().close()
+
+
+def _pool_classes(
+    watch: StallWatch, opened: list[_WatchedSocket | HTTPConnection]
+) -> dict[str, type[HTTPConnectionPool]]:
+    class Response(http.client.HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
             super().__init__(sock, *args, **options)
             self.fp.close()
-            self.fp = io.BufferedReader(_WatchedSocket(sock, watch), _BUFFER_BYTES)
-
-    return WatchedResponse
-
-
-def _pool_classes(watch: StallWatch) -> dict[str, type[HTTPConnectionPool]]:
-    response = _response_class(watch)
+            stream = _WatchedSocket(sock, watch)
+            opened.append(stream)
+            self.fp = io.BufferedReader(stream, _BUFFER_BYTES)
 
     class Connection(HTTPConnection):
-        response_class = response
+        response_class = Response
+
+        def connect(self) -> None:
+            opened.append(self)
+            super().connect()
 
     class SecureConnection(HTTPSConnection):
-        response_class = response
+        response_class = Response
+
+        def connect(self) -> None:
+            opened.append(self)
+            super().connect()
 
     class Pool(HTTPConnectionPool):
         ConnectionCls = Connection
@@ -71,18 +101,3 @@ def _pool_classes(watch: StallWatch) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = SecureConnection
 
     return {"http": Pool, "https": SecurePool}
-
-
-class WatchedAdapter(HTTPAdapter):
-    """Connections, direct or through a proxy, that obey `watch`. For one request at a time."""
-
-    def __init__(self, watch: StallWatch) -> None:
-        super().__init__(max_retries=0)
-        self._pool_classes = _pool_classes(watch)
-        self.poolmanager.pool_classes_by_scheme = self._pool_classes
-
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:
-        """The connections through `proxy`."""
-        manager = cast("ProxyManager", super().proxy_manager_for(proxy, **proxy_kwargs))
-        manager.pool_classes_by_scheme = self._pool_classes
-        return manager

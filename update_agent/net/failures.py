@@ -54,9 +54,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _explain_one(error: BaseException) -> str | None:
     match error:
         case ssl.SSLCertVerificationError():
-            return f"certificate not accepted: {error.verify_message}"
+            return f"certificate not accepted: {getattr(error, 'verify_message', 'no reason given')}"
         case ssl.SSLError():
-            return f"TLS failed: {error.reason or 'protocol error'}"
+            return f"TLS failed: {getattr(error, 'reason', None) or 'protocol error'}"
         case socket.gaierror():
             return f"cannot look up the host: {error.strerror}"
         case urllib3.exceptions.ConnectTimeoutError():

@@ -4,6 +4,7 @@ Owns the translation of what requests, urllib3, ssl and the sockets throw into `
 handed out undecoded.
 """
 
+import contextlib
 import http.client
 import logging
 import re
@@ -20,7 +21,7 @@ import urllib3
 from update_agent import __version__
 from update_agent.errors import ConfigurationError, Kind, TransferError
 from update_agent.net.connection import WatchedAdapter
-from update_agent.net.failures import FOREIGN_ERRORS, PermanentTransferError, explain, translated
+from update_agent.net.failures import FOREIGN_ERRORS, PermanentTransferError, translated
 from update_agent.net.pace import StallWatch
 from update_agent.net.settings import TransferSettings
 from update_agent.net.url import HttpUrl, parse_url
@@ -66,20 +67,20 @@ class HttpReply:
 
     def close(self) -> None:
         """End the exchange; an unread rest of the body is not waited for."""
-        try:
+        with contextlib.suppress(*FOREIGN_ERRORS):
             self._raw.close()
             self._response.close()
-        except FOREIGN_ERRORS as error:
-            _LOG.debug("%s: closing: %s", self.url.name, explain(error))
+
+
+def _check_files(settings: TransferSettings) -> None:
+    for path in (settings.ca_file, settings.client_cert):
+        if path is not None and not path.exists():
+            raise ConfigurationError(Kind.CONFIGURATION, f"{path}: expected certificates, found no such file")
 
 
 def _trust_store(settings: TransferSettings) -> str | bool:
     """What requests calls `verify`: the certificates of the system, not those that come with Python packages."""
     if settings.ca_file is not None:
-        if not settings.ca_file.exists():
-            raise ConfigurationError(
-                Kind.CONFIGURATION, f"{settings.ca_file}: expected a CA file or folder, found none"
-            )
         return str(settings.ca_file)
     paths = ssl.get_default_verify_paths()
     return paths.cafile or paths.capath or True
@@ -92,11 +93,15 @@ class HttpClient:
         settings: limits, proxy, certificates, credentials.
         clock: monotonic seconds.
         total_secs: the longest that one exchange may take altogether, None for no such limit.
+
+    Raises:
+        ConfigurationError: configuration, when a file with certificates is missing.
     """
 
     def __init__(
         self, settings: TransferSettings, *, clock: Callable[[], float], total_secs: float | None = None
     ) -> None:
+        _check_files(settings)
         self._settings = settings
         self._verify = _trust_store(settings)
         self._total_secs = total_secs
@@ -130,7 +135,8 @@ class HttpClient:
         )
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close all connections."""
+        self._adapter.close_connections()
         self._adapter.close()
 
     def _configured_credentials(self) -> tuple[str, str] | None:
@@ -161,6 +167,7 @@ class HttpClient:
         auth = None
         if credentials is not None:
             auth = requests.auth.HTTPBasicAuth(*(part.encode() for part in credentials))
+        self._adapter.close_connections()
         self._watch.begin_headers(settings.connect_timeout_secs + settings.stall_secs)
         try:
             response = self._adapter.send(

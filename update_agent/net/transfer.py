@@ -51,7 +51,8 @@ class HttpSource:
             sleep: waits for so many seconds.
 
         Raises:
-            ConfigurationError: configuration, when there is no URL or one is neither http nor https.
+            ConfigurationError: configuration, when there is no URL or one is neither http nor https, or when a
+                file with certificates is missing.
         """
         if not urls:
             raise ConfigurationError(Kind.CONFIGURATION, "payload: expected at least one URL, got none")

@@ -1,0 +1,7 @@
+"""`python -m update_agent.fleet`."""
+
+import sys
+
+from update_agent.fleet.main import main
+
+sys.exit(main())
