@@ -87,6 +87,8 @@ class Node:
         folder: for what is no state file: kernels, spooled operations.
         journal: what was written and flushed, if it is to be recorded.
         kernels: the boot folder in memory, in place of a real `boot_folder`.
+        progress: every point that was told.
+        progress_sink: told too; may raise or cancel.
         wrap_target: puts a device between the installer and a slot.
     """
 
@@ -98,6 +100,7 @@ class Node:
     kernels: BootFolder | None = None
     skip_kernel: bool = False
     progress: list[Progress] = field(default_factory=list)
+    progress_sink: Callable[[Progress], None] | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
     checkpoint_interval_bytes: int = 16 * 1024
     wrap_target: Callable[[BlockDevice], BlockDevice] = lambda device: device
@@ -145,7 +148,7 @@ class Node:
             checkpoints=self.checkpoints,
             records=self.records,
             now=lambda: "2026-01-02T03:04:05Z",
-            progress=self.progress.append,
+            progress=self._take_progress,
             cancel=self.cancel,
             checkpoint_interval_bytes=self.checkpoint_interval_bytes,
         )
@@ -174,6 +177,11 @@ class Node:
             workers=workers,
         )
         return install(request, self.workplace())
+
+    def _take_progress(self, progress: Progress) -> None:
+        self.progress.append(progress)
+        if self.progress_sink is not None:
+            self.progress_sink(progress)
 
     def _recorded(self, device: BlockDevice) -> BlockDevice:
         return device if self.journal is None else RecordingDevice(device, self.journal, name="disk")

@@ -21,11 +21,14 @@ from update_agent.domain.targets import (
     verify_results,
     verify_sources,
 )
-from update_agent.errors import VerificationError
+from update_agent.errors import Kind, VerificationError
 from update_agent.formats.manifest import Manifest, PartName
 from update_agent.host.disk import GptDisk
 
 _LOG: Final = logging.getLogger(__name__)
+
+_FETCH_AGAIN: Final = frozenset({Kind.OPERATION_HASH, Kind.PAYLOAD_CHANGED})
+"""What was fetched last is wrong, what is on the target is not: the next attempt may go on from the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +88,13 @@ class Attempt:
             self._begin_anew()  # step 6
         first = checkpoint.next_operation if checkpoint else 0
         resumed_at_bytes = checkpoint.data_offset if checkpoint else 0
-        self._carry_out(first)  # step 7
-        proof = self._prove()  # steps 8 and 9
+        try:
+            self._carry_out(first)  # step 7
+            proof = self._prove()  # steps 8 and 9
+        except VerificationError as error:
+            if error.kind not in _FETCH_AGAIN:
+                work.checkpoints.clear()  # going on from there would only find the same again
+            raise
         self._put_in_place()  # steps 10 to 12
         return proof, resumed_at_bytes
 
@@ -150,13 +158,8 @@ class Attempt:
 
     def _prove(self) -> Proof:
         work = self._work
-        try:
-            proof = self._reader.finish(self._manifest)  # step 8
-            verify_results(self._targets, progress=work.progress, cancel=work.cancel)  # step 9
-        except VerificationError:
-            # Going on from here would only find the same again.
-            work.checkpoints.clear()
-            raise
+        proof = self._reader.finish(self._manifest)  # step 8
+        verify_results(self._targets, progress=work.progress, cancel=work.cancel)  # step 9
         return proof
 
     def _put_in_place(self) -> None:
