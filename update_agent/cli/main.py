@@ -1,52 +1,16 @@
-"""The command line: parser, wiring of the console, exit status."""
+"""One command from arguments to exit status."""
 
 import logging
 import signal
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from types import FrameType
-from typing import Final
 
-from update_agent import __version__
 from update_agent.api import ERROR_FORMS, ExitStatus
 from update_agent.cli.console import Color, Console
-from update_agent.cli.options import add_common_options
-from update_agent.cli.verbs import boot, install, payload, status
+from update_agent.cli.parser import build_parser
 from update_agent.errors import InterruptedByUserError, Kind, UpdateAgentError
-
-_DESCRIPTION: Final = "Update a disk with two slots, USR-A and USR-B, and always keep one that boots."
-_EPILOG: Final = """\
-examples:
-  update-agent --image disk.img status
-  update-agent --image disk.img install --payload update.payload --public-key keys/
-  update-agent --image disk.img install --server http://127.0.0.1:8000/v1/update --public-key keys/
-  update-agent payload build --usr usr.img --version 2.0.0 --key signing.pem --output update.payload
-
-exit status:
-  0 done, or there was nothing to do    1 failed
-  2 wrong use                           3 no (next-boot)
-  5 refused by policy                   6 verification failed
-  130 interrupted
-"""
-
-
-def build_parser() -> ArgumentParser:
-    """The whole command line."""
-    parser = ArgumentParser(
-        prog="update-agent",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"update-agent {__version__}")
-    add_common_options(parser, is_verb=False)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    for module in (status, install, boot, payload):
-        module.add_parsers(verbs)
-    parser.set_defaults(run=status.run_status)
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,15 +1,45 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and how a verb is added."""
 
+import importlib
 import os
-from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+import platform
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+    _SubParsersAction,
+)
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final, TypeAlias
 
-from update_agent.cli.console import Color
+from update_agent.api import ExitStatus
+from update_agent.cli.console import Color, Console
 from update_agent.domain.slots import SlotName
+from update_agent.net.settings import TransferSettings
 
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
+Verbs: TypeAlias = "_SubParsersAction[ArgumentParser]"
+"""What verbs are added to. (argparse gives its type no public name.)"""
+
+Runner = Callable[[Namespace, Console], ExitStatus]
+
+DEFAULT_APP_ID: Final = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}"
+"""Flatcar Container Linux; servers for other products have other applications."""
+
+_BOARDS: Final = {"x86_64": "amd64-usr", "aarch64": "arm64-usr"}
+
+
+def late(module: str, function: str) -> Runner:
+    """A verb's function, whose module is imported when it is called: most commands need little of the program."""
+
+    def run(args: Namespace, console: Console) -> ExitStatus:
+        runner: Runner = getattr(importlib.import_module(f"update_agent.cli.verbs.{module}"), function)
+        return runner(args, console)
+
+    return run
 
 
 def slot_name(text: str) -> SlotName:
@@ -35,7 +65,7 @@ def add_common_options(parser: ArgumentParser, *, is_verb: bool) -> None:
     add("-v", "--verbose", action="count", default=0, help="say more; twice: with tracebacks")
 
 
-def add_verb(verbs: "_SubParsersAction[ArgumentParser]", name: str, *, text: str, example: str) -> ArgumentParser:
+def add_verb(verbs: Verbs, name: str, *, text: str, example: str) -> ArgumentParser:
     """A verb with its help and an example."""
     parser = verbs.add_parser(
         name,
@@ -65,3 +95,38 @@ def add_workers_option(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--workers", metavar="N", type=int, default=os.cpu_count() or 1, help="threads that do the work (one per core)"
     )
+
+
+def add_transfer_options(parser: ArgumentParser) -> None:
+    """How data is fetched."""
+    group = parser.add_argument_group("transfer options")
+    defaults = TransferSettings()
+    group.add_argument("--ca", metavar="FILE|DIR", type=Path, help="certificates to trust instead of the system's")
+    group.add_argument("--client-cert", metavar="PEM", type=Path, help="certificate and key to identify with")
+    group.add_argument("--proxy", metavar="URL", help="proxy for everything ('' for none; else the environment's)")
+    group.add_argument("--limit-rate", metavar="BYTES", type=int, help="bytes per second at most")
+    group.add_argument(
+        "--max-size", metavar="BYTES", type=int, default=defaults.max_bytes, help="refuse a larger payload (16 GiB)"
+    )
+    group.add_argument(
+        "--connect-timeout", metavar="SECS", type=float, default=defaults.connect_timeout_secs, help="(30)"
+    )
+    group.add_argument(
+        "--stall-timeout",
+        metavar="SECS",
+        type=float,
+        default=defaults.stall_secs,
+        help="give up a transfer that stays below 10 bytes per second for so long (90)",
+    )
+
+
+def add_server_options(parser: ArgumentParser) -> None:
+    """Who asks the update server."""
+    group = parser.add_argument_group("update server options")
+    group.add_argument("--app-id", metavar="ID", default=DEFAULT_APP_ID, help="application to ask for")
+    group.add_argument("--channel", metavar="NAME", default="stable", help="what to follow (stable)")
+    group.add_argument(
+        "--board", metavar="NAME", default=_BOARDS.get(platform.machine(), ""), help="as the server says"
+    )
+    group.add_argument("--machine-id", metavar="HEX", help="32 hexadecimal digits (the GUID of the disk)")
+    group.add_argument("--running-version", metavar="V", help="release that runs (as recorded for the slot)")

@@ -1,52 +1,14 @@
 """`activate`, `mark-good`, `mark-bad`, `rollback`, `next-boot`, `repair`: boot flags by hand."""
 
-from argparse import ArgumentParser, Namespace, _SubParsersAction
-from typing import Final
+from argparse import Namespace
 
 from update_agent.api import SCHEMA, ExitStatus
 from update_agent.cli.console import Console
 from update_agent.cli.machine import Machine, open_machine
-from update_agent.cli.options import add_verb, slot_name
 from update_agent.cli.render import render_status
 from update_agent.domain import activation
 from update_agent.domain.slots import Slot, SlotName
 from update_agent.errors import ConfigurationError, Kind, RefusedError
-
-_SLOT_VERBS: Final = (
-    ("activate", "make a slot boot next, with one try", "update-agent --image disk.img activate B"),
-    ("mark-good", "record that a slot has booted well", "update-agent --image disk.img mark-good A"),
-    ("mark-bad", "never boot a slot again", "update-agent --image disk.img mark-bad B"),
-)
-
-
-def add_parsers(verbs: "_SubParsersAction[ArgumentParser]") -> None:
-    """Make the verbs known."""
-    for name, text, example in _SLOT_VERBS:
-        parser = add_verb(verbs, name, text=text, example=example)
-        default = "the one that does not run" if name != "mark-good" else "the one that runs"
-        parser.add_argument("slot", metavar="A|B", type=slot_name, nargs="?", help=f"which slot ({default})")
-        parser.add_argument("--force", action="store_true", help="also when the slot holds half a release")
-        parser.set_defaults(run=run_slot_verb)
-    add_verb(
-        verbs,
-        "rollback",
-        text="make the slot that does not run boot next, if it is good",
-        example="update-agent --image disk.img rollback",
-    ).set_defaults(run=run_rollback)
-    parser = add_verb(
-        verbs,
-        "next-boot",
-        text="say which slot the boot loader would choose (exit status 3: none)",
-        example="update-agent --image disk.img next-boot --consume",
-    )
-    parser.add_argument("--consume", action="store_true", help="and count the try down, as the boot loader does")
-    parser.set_defaults(run=run_next_boot)
-    add_verb(
-        verbs,
-        "repair",
-        text="rewrite a damaged copy of the partition table from the good one",
-        example="update-agent --image disk.img repair",
-    ).set_defaults(run=run_repair)
 
 
 def run_slot_verb(args: Namespace, console: Console) -> ExitStatus:

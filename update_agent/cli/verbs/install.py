@@ -1,18 +1,12 @@
 """`check`, `install`: from the update server or from a payload at hand."""
 
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from pathlib import Path
 
 from update_agent.api import ERROR_FORMS, SCHEMA, ExitStatus
 from update_agent.cli.console import Console, format_bytes
 from update_agent.cli.machine import Machine, now, open_machine
-from update_agent.cli.network_options import (
-    add_server_options,
-    add_transfer_options,
-    open_session,
-    transfer_settings,
-)
-from update_agent.cli.options import add_key_option, add_verb, add_workers_option, slot_name
+from update_agent.cli.network import open_session, transfer_settings
 from update_agent.domain.attempt import Workplace
 from update_agent.domain.install import InstallReport, InstallRequest, install
 from update_agent.domain.policy import VersionPolicy
@@ -23,50 +17,10 @@ from update_agent.domain.targets import Places
 from update_agent.domain.trust import KeyRing
 from update_agent.errors import ConfigurationError, Kind, TransferError, UpdateAgentError, VerificationError
 from update_agent.formats.omaha import NoUpdate, Update
+from update_agent.host.memory import keep_freed_memory
 from update_agent.net.source import FileSource, PayloadSource
 
 _HTTP_CODE_BASE = 2000
-
-
-def add_parsers(verbs: "_SubParsersAction[ArgumentParser]") -> None:
-    """Make the verbs known."""
-    parser = add_verb(
-        verbs,
-        "check",
-        text="ask the update server for a newer release",
-        example="update-agent --image disk.img check --server http://127.0.0.1:8000/v1/update",
-    )
-    parser.add_argument("--server", metavar="URL", help="update server (Omaha protocol)")
-    add_server_options(parser)
-    add_transfer_options(parser)
-    parser.set_defaults(run=run_check)
-    _add_install(verbs)
-
-
-def _add_install(verbs: "_SubParsersAction[ArgumentParser]") -> None:
-    parser = add_verb(
-        verbs,
-        "install",
-        text="write a release to the slot that does not run and make it boot next",
-        example="update-agent --image disk.img install --payload update.payload --public-key keys/",
-    )
-    parser.add_argument(
-        "--payload",
-        metavar="FILE|URL",
-        action="append",
-        help="payload to install; several URLs are places with the same bytes",
-    )
-    parser.add_argument("--server", metavar="URL", help="ask this update server what to install")
-    add_key_option(parser)
-    parser.add_argument("--target", metavar="A|B", type=slot_name, help="slot to write (the one that does not run)")
-    parser.add_argument("--allow-downgrade", action="store_true", help="also an older release")
-    parser.add_argument("--allow-same-version", action="store_true", help="also the release that runs")
-    parser.add_argument("--boot-dir", metavar="DIR", type=Path, help="where vmlinuz-a and vmlinuz-b are kept")
-    parser.add_argument("--skip-kernel", action="store_true", help="do not install the payload's kernel")
-    add_workers_option(parser)
-    add_server_options(parser)
-    add_transfer_options(parser)
-    parser.set_defaults(run=run_install)
 
 
 def run_check(args: Namespace, console: Console) -> ExitStatus:
@@ -106,6 +60,7 @@ def run_install(args: Namespace, console: Console) -> ExitStatus:
             "install: no public key was given, so no payload can be trusted",
             hint="give --public-key PEM, or a folder of such files",
         )
+    keep_freed_memory()
     keyring = KeyRing.load(args.public_key)
     with open_machine(args, writable=True) as machine:
         if args.server:

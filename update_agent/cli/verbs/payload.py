@@ -1,12 +1,11 @@
 """`payload build|inspect|verify|extract|digest|attach-signature`: for those who make and publish releases."""
 
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from update_agent.api import SCHEMA, ExitStatus
 from update_agent.cli.console import Console, format_bytes
-from update_agent.cli.options import add_key_option, add_verb, add_workers_option
 from update_agent.domain.apply import is_delta
 from update_agent.domain.build import build_payload
 from update_agent.domain.build_request import BuildRequest
@@ -19,114 +18,8 @@ from update_agent.errors import ConfigurationError, Kind, VerificationError
 from update_agent.formats.manifest import Manifest, PartName
 from update_agent.formats.payload import HEADER_MAX_BYTES, Header
 from update_agent.host.blockdev import FileDevice
+from update_agent.host.memory import keep_freed_memory
 from update_agent.net.source import FileSource
-
-
-def add_parsers(verbs: "_SubParsersAction[ArgumentParser]") -> None:
-    """Make the verbs known."""
-    parent = verbs.add_parser("payload", help="build, sign, inspect and unpack payloads", allow_abbrev=False)
-    actions = parent.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    _add_build(actions)
-    _add_readers(actions)
-    _add_offline_signing(actions)
-
-
-def _add_build(actions: "_SubParsersAction[ArgumentParser]") -> None:
-    parser = add_verb(
-        actions,
-        "build",
-        text="make a signed payload from an image",
-        example="update-agent payload build --usr usr.img --version 2.0.0 --key signing.pem --output update.payload",
-    )
-    parser.add_argument("--usr", metavar="IMG", type=Path, required=True, help="image of the USR partition")
-    parser.add_argument("--kernel", metavar="FILE", type=Path, help="kernel that goes with it")
-    parser.add_argument("--pcr-policy", metavar="ZIP", type=Path, help="PCR policy that goes with it (format 1)")
-    parser.add_argument("--version", metavar="V", required=True, help="release that the image is")
-    parser.add_argument(
-        "--key", metavar="PEM", type=Path, action="append", default=[], help="private key to sign with; may repeat"
-    )
-    parser.add_argument(
-        "--signature-size",
-        metavar="BYTES",
-        type=int,
-        action="append",
-        default=[],
-        help="leave room for a signature made elsewhere (256 for RSA-2048); may repeat",
-    )
-    parser.add_argument("--format", type=int, choices=(2, 1), default=2, help="major version (2; 1 is Flatcar's)")
-    parser.add_argument(
-        "--compression", type=Compression, choices=tuple(Compression), help="zstd, or bzip2 in format 1"
-    )
-    parser.add_argument("--level", metavar="N", type=int, help="of the compression (its best reasonable one)")
-    parser.add_argument("--source-usr", metavar="OLD", type=Path, help="make a delta from this image")
-    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="payload to write")
-    add_workers_option(parser)
-    parser.set_defaults(run=run_build)
-
-
-def _add_readers(actions: "_SubParsersAction[ArgumentParser]") -> None:
-    parser = add_verb(
-        actions,
-        "inspect",
-        text="show what a payload says about itself; nothing is verified",
-        example="update-agent payload inspect update.payload",
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.set_defaults(run=run_inspect)
-    parser = add_verb(
-        actions,
-        "verify",
-        text="check signatures, hashes and sizes of a payload (exit status 6: they do not hold)",
-        example="update-agent payload verify update.payload --public-key keys/",
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    add_key_option(parser)
-    add_workers_option(parser)
-    parser.set_defaults(run=run_verify)
-    parser = add_verb(
-        actions,
-        "extract",
-        text="verify a payload and unpack it into files",
-        example="update-agent payload extract update.payload --public-key keys/ --usr usr.img --kernel vmlinuz",
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    add_key_option(parser)
-    parser.add_argument("--usr", metavar="OUT", type=Path, help="where the USR image goes")
-    parser.add_argument("--kernel", metavar="OUT", type=Path, help="where the kernel goes")
-    parser.add_argument("--source-usr", metavar="OLD", type=Path, help="image that a delta starts from")
-    parser.add_argument("--source-kernel", metavar="OLD", type=Path, help="kernel that a delta starts from")
-    add_workers_option(parser)
-    parser.set_defaults(run=run_extract)
-
-
-def _add_offline_signing(actions: "_SubParsersAction[ArgumentParser]") -> None:
-    parser = add_verb(
-        actions,
-        "digest",
-        text="print what is to be signed elsewhere, as SHA-256 in hex",
-        example="update-agent payload digest update.payload --json",
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.set_defaults(run=run_digest)
-    parser = add_verb(
-        actions,
-        "attach-signature",
-        text="put signatures made elsewhere into a payload that was built with --signature-size",
-        example="update-agent payload attach-signature update.payload --metadata-signature m.sig "
-        "--payload-signature p.sig --output signed.payload",
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    for name in ("metadata", "payload"):
-        parser.add_argument(
-            f"--{name}-signature",
-            metavar="FILE",
-            type=Path,
-            action="append",
-            default=[],
-            help=f"raw signature of the {name} digest; once for each --signature-size, in that order",
-        )
-    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="signed payload to write")
-    parser.set_defaults(run=run_attach)
 
 
 def run_build(args: Namespace, console: Console) -> ExitStatus:
@@ -139,7 +32,7 @@ def run_build(args: Namespace, console: Console) -> ExitStatus:
         keys=tuple(SigningKey.load(path) for path in args.key),
         signature_sizes=tuple(args.signature_size),
         major=args.format,
-        compression=args.compression or (Compression.ZSTD if args.format > 1 else Compression.BZIP2),
+        compression=Compression(args.compression or ("zstd" if args.format > 1 else "bzip2")),
         level=args.level,
         source_usr=args.source_usr,
         output=args.output,
@@ -242,6 +135,7 @@ def _unpack(args: Namespace, console: Console, outputs: dict[PartName, Path], ol
             f"{args.file}: no public key was given, so nothing can be verified",
             hint="give --public-key PEM, or a folder of such files",
         )
+    keep_freed_memory()
     first_output = next(iter(outputs.values()), args.file)
     source = FileSource(args.file)
     try:

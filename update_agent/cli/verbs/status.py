@@ -1,28 +1,11 @@
 """`status`, `slots`: look without touching."""
 
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 
 from update_agent.api import ExitStatus
 from update_agent.cli.console import Console
 from update_agent.cli.machine import open_machine
-from update_agent.cli.options import add_verb
 from update_agent.cli.render import render_slots, render_status
-
-
-def add_parsers(verbs: "_SubParsersAction[ArgumentParser]") -> None:
-    """Make the verbs known."""
-    add_verb(
-        verbs,
-        "status",
-        text="say what runs, what boots next, and what is under way",
-        example="update-agent --image disk.img status",
-    ).set_defaults(run=run_status)
-    add_verb(
-        verbs,
-        "slots",
-        text="list both slots with their partitions and content",
-        example="update-agent --image disk.img slots --json",
-    ).set_defaults(run=run_slots)
 
 
 def run_status(args: Namespace, console: Console) -> ExitStatus:

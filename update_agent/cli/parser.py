@@ -1,0 +1,148 @@
+"""The whole command line, without what carries it out: a verb's module is imported when it was chosen."""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Final
+
+from update_agent import __version__
+from update_agent.cli.options import (
+    Verbs,
+    add_common_options,
+    add_key_option,
+    add_server_options,
+    add_transfer_options,
+    add_verb,
+    add_workers_option,
+    late,
+    slot_name,
+)
+from update_agent.cli.payload_parser import add_payload_verbs
+
+_DESCRIPTION: Final = "Update a disk with two slots, USR-A and USR-B, and always keep one that boots."
+_EPILOG: Final = """\
+examples:
+  update-agent --image disk.img status
+  update-agent --image disk.img install --payload update.payload --public-key keys/
+  update-agent --image disk.img install --server http://127.0.0.1:8000/v1/update --public-key keys/
+  update-agent payload build --usr usr.img --version 2.0.0 --key signing.pem --output update.payload
+
+exit status:
+  0 done, or there was nothing to do    1 failed
+  2 wrong use                           3 no (next-boot)
+  5 refused by policy                   6 verification failed
+  130 interrupted
+"""
+
+
+_SLOT_VERBS: Final = (
+    ("activate", "make a slot boot next, with one try", "update-agent --image disk.img activate B"),
+    ("mark-good", "record that a slot has booted well", "update-agent --image disk.img mark-good A"),
+    ("mark-bad", "never boot a slot again", "update-agent --image disk.img mark-bad B"),
+)
+
+
+def build_parser() -> ArgumentParser:
+    """The whole command line."""
+    parser = ArgumentParser(
+        prog="update-agent",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"update-agent {__version__}")
+    add_common_options(parser, is_verb=False)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    _add_look(verbs)
+    _add_update(verbs)
+    _add_boot_flags(verbs)
+    add_payload_verbs(verbs)
+    parser.set_defaults(run=late("status", "run_status"))
+    return parser
+
+
+def _add_look(verbs: Verbs) -> None:
+    """Make the verbs known."""
+    add_verb(
+        verbs,
+        "status",
+        text="say what runs, what boots next, and what is under way",
+        example="update-agent --image disk.img status",
+    ).set_defaults(run=late("status", "run_status"))
+    add_verb(
+        verbs,
+        "slots",
+        text="list both slots with their partitions and content",
+        example="update-agent --image disk.img slots --json",
+    ).set_defaults(run=late("status", "run_slots"))
+
+
+def _add_update(verbs: Verbs) -> None:
+    """Make the verbs known."""
+    parser = add_verb(
+        verbs,
+        "check",
+        text="ask the update server for a newer release",
+        example="update-agent --image disk.img check --server http://127.0.0.1:8000/v1/update",
+    )
+    parser.add_argument("--server", metavar="URL", help="update server (Omaha protocol)")
+    add_server_options(parser)
+    add_transfer_options(parser)
+    parser.set_defaults(run=late("install", "run_check"))
+    _add_install(verbs)
+
+
+def _add_install(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "install",
+        text="write a release to the slot that does not run and make it boot next",
+        example="update-agent --image disk.img install --payload update.payload --public-key keys/",
+    )
+    parser.add_argument(
+        "--payload",
+        metavar="FILE|URL",
+        action="append",
+        help="payload to install; several URLs are places with the same bytes",
+    )
+    parser.add_argument("--server", metavar="URL", help="ask this update server what to install")
+    add_key_option(parser)
+    parser.add_argument("--target", metavar="A|B", type=slot_name, help="slot to write (the one that does not run)")
+    parser.add_argument("--allow-downgrade", action="store_true", help="also an older release")
+    parser.add_argument("--allow-same-version", action="store_true", help="also the release that runs")
+    parser.add_argument("--boot-dir", metavar="DIR", type=Path, help="where vmlinuz-a and vmlinuz-b are kept")
+    parser.add_argument("--skip-kernel", action="store_true", help="do not install the payload's kernel")
+    add_workers_option(parser)
+    add_server_options(parser)
+    add_transfer_options(parser)
+    parser.set_defaults(run=late("install", "run_install"))
+
+
+def _add_boot_flags(verbs: Verbs) -> None:
+    """Make the verbs known."""
+    for name, text, example in _SLOT_VERBS:
+        parser = add_verb(verbs, name, text=text, example=example)
+        default = "the one that does not run" if name != "mark-good" else "the one that runs"
+        parser.add_argument("slot", metavar="A|B", type=slot_name, nargs="?", help=f"which slot ({default})")
+        parser.add_argument("--force", action="store_true", help="also when the slot holds half a release")
+        parser.set_defaults(run=late("boot", "run_slot_verb"))
+    add_verb(
+        verbs,
+        "rollback",
+        text="make the slot that does not run boot next, if it is good",
+        example="update-agent --image disk.img rollback",
+    ).set_defaults(run=late("boot", "run_rollback"))
+    parser = add_verb(
+        verbs,
+        "next-boot",
+        text="say which slot the boot loader would choose (exit status 3: none)",
+        example="update-agent --image disk.img next-boot --consume",
+    )
+    parser.add_argument("--consume", action="store_true", help="and count the try down, as the boot loader does")
+    parser.set_defaults(run=late("boot", "run_next_boot"))
+    add_verb(
+        verbs,
+        "repair",
+        text="rewrite a damaged copy of the partition table from the good one",
+        example="update-agent --image disk.img repair",
+    ).set_defaults(run=late("boot", "run_repair"))
