@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,25 @@ def test_output_over_something_else_is_refused(tmp_path: Path, what: str) -> Non
     with pytest.raises(DeviceError, match="expected a file or a free name") as caught:
         OutputFile(tmp_path if what == "folder" else Path("/dev/null"))
     assert caught.value.kind is Kind.DEVICE_OPEN
+
+
+def test_publish_flushes_data_before_the_name_and_the_folder_after(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    real_fsync, real_replace = os.fsync, Path.replace
+
+    def fsync(fd: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "data")
+        real_fsync(fd)
+
+    def replace(path: Path, target: Path) -> Path:
+        events.append("name")
+        return real_replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    with OutputFile(folder / "file") as file:
+        file.append(b"data")
+        file.publish()
+    assert events == ["data", "name", "folder"]
