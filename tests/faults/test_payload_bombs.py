@@ -58,7 +58,7 @@ def measure(action: str, data: bytes) -> tuple[str, float, float, str]:
     script = MEASURE.replace("ACTION", action.strip())
     # Measuring coverage would be most of what is measured.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    command = [sys.executable, "-c", script, ROOT]
+    command = [sys.executable, "-c", script, str(ROOT)]
     done = subprocess.run(command, input=data, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout, "accepted"
@@ -180,7 +180,7 @@ EXTENT = field(6, b"\x08\x00\x10\x01")
 FULL = field(1, b"\x08\x00" + EXTENT * 4)
 MANIFESTS: Sequence[tuple[str, int, bytes]] = [
     ("empty operations", 1, fill(V1, EMPTY_OPERATION)),
-    ("empty extents", 1, fill(V1, field(6, b""), 1)),
+    ("empty extents", 1, fill(V1, field(4, b""), 1)),
     ("as many operations as are allowed", 1, EMPTY_OPERATION * 131072),
     ("as many extents as are allowed", 1, field(1, field(6, b"") * 524288)),
     ("empty partitions", 2, fill(V2, field(13, b""))),
@@ -197,5 +197,7 @@ def test_manifest_full_of_nothing_is_refused_in_little_memory_and_time(what: str
     kind, mib, secs, message = measure(f"manifest.Manifest.from_bytes(data, {major})", data)
     print(f"v{major} {what}: {len(data) / MIB:.1f} MiB, grew {mib:.1f} MiB, {secs:.2f} s: {message[:70]}")
     assert kind in ("manifest-malformed", "operation-unknown")
-    assert mib < 256
+    # Empty messages are refused for their number, before there is one.
+    assert message.endswith("got more") or not what.startswith("empty")
+    assert mib < 160
     assert secs < 10

@@ -135,6 +135,11 @@ def test_operations_in_place_with_old_content_survive_writing_and_reading() -> N
     assert Manifest.from_bytes(manifest.to_bytes(), 1) == manifest
 
 
+def test_part_with_any_operation_in_place_may_write_a_block_twice() -> None:
+    part = usr_part(move(0, 5), move(1, 0), move(5, 1), replace(Extent(5, 1)))
+    assert Manifest(major=1, parts=(part,)).blob_bytes == 10
+
+
 def test_replace_of_a_whole_chunk_for_a_kernel_of_500_bytes_is_accepted() -> None:
     part = usr_part(replace(Extent(0, 256)), new_bytes=500)
     assert Manifest(major=2, parts=(part,)).blob_bytes == 10
@@ -423,6 +428,9 @@ def test_noop_operations_in_major_2_are_refused() -> None:
 
 
 def test_operation_type_of_the_other_major_version_is_refused() -> None:
+    zero = Operation(type=OperationType.ZERO)
+    with pytest.raises(FormatError, match="noop operation 0: ZERO has no place in major version 1"):
+        Manifest(major=1, parts=(usr_part(),), noop_operations=(zero,))
     with pytest.raises(FormatError, match="REPLACE_XZ has no place in major version 1") as caught:
         Manifest(major=1, parts=(usr_part(replace(Extent(0, 1), type_=OperationType.REPLACE_XZ)),))
     assert caught.value.kind is UNKNOWN
