@@ -462,9 +462,9 @@ def test_silent_server_is_a_stall(before: bytes) -> None:
 
 @pytest.mark.parametrize("before", [b"HTTP/1.1 200 OK\r\nX: ", head(Content_Length=10_000)])
 def test_dribbling_server_is_a_stall(before: bytes) -> None:
-    def dribble(connection: socket.socket, _: Received) -> None:
+    def dribble(connection: socket.socket, __: Received) -> None:
         connection.sendall(before)
-        while not server.is_over:
+        for _ in range(100):
             connection.sendall(b"x")
             server.wait(0.05)
 
@@ -618,9 +618,9 @@ def test_tls_with_an_unknown_authority_is_refused_at_once(authority: Authority) 
 
 
 def test_tls_dribbling_is_a_stall(authority: Authority) -> None:
-    def dribble(connection: socket.socket, _: Received) -> None:
+    def dribble(connection: socket.socket, __: Received) -> None:
         connection.sendall(head(Content_Length=10_000))
-        while not server.is_over:
+        for _ in range(100):
             connection.sendall(b"x")
             server.wait(0.05)
 
@@ -742,8 +742,8 @@ def test_proxy_that_cannot_be_is_our_error(proxy: str) -> None:
 
 
 def test_dribbling_proxy_is_a_stall(authority: Authority) -> None:
-    def dribble(connection: socket.socket, _: Received) -> None:
-        while not proxy.is_over:
+    def dribble(connection: socket.socket, __: Received) -> None:
+        for _ in range(100):
             connection.sendall(b"H")
             proxy.wait(0.05)
 

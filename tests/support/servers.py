@@ -95,10 +95,6 @@ class ScriptedServer:
         """Let time pass, unless the test is over."""
         self._stopped.wait(secs)
 
-    @property
-    def is_over(self) -> bool:
-        return self._stopped.is_set()
-
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import socket
+import socketserver
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -114,10 +115,9 @@ class FleetServer(http.server.ThreadingHTTPServer):
         return f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
 
     def server_bind(self) -> None:
-        """Bind without the look-up of the host's name that the base class does."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+        """Bind without the look-up of the host's name that `HTTPServer` does: it may take a minute."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A peer that went away is no news."""
