@@ -16,7 +16,6 @@ from update_agent.errors import ConfigurationError, DeviceError, Kind, RefusedEr
 from update_agent.host.blockdev import BlockDevice, FileDevice
 from update_agent.host.disk import GptDisk
 from update_agent.host.files import StateFile, exclusive_lock
-from update_agent.host.udev import find_partition_node
 
 _NODE_STATE_FOLDER: Final = Path("/var/lib/update-agent")
 _CHECKPOINT_FILE: Final = "checkpoint.json"
@@ -50,13 +49,21 @@ class Machine:
         Raises:
             RefusedError: target-busy, when it is mounted or otherwise in use.
         """
-        node = find_partition_node(self.device.path, slot.number) if self.device.is_block else None
+        node = self._find_node(slot)
         if node is None:
             return nullcontext(self.disk.region(slot.partition))
         try:
             return FileDevice(node, writable=True, exclusive=True)
         except DeviceError as error:
             raise RefusedError(Kind.TARGET_BUSY, f"slot {slot.name}: {error.message}", hint=error.hint) from error
+
+    def _find_node(self, slot: Slot) -> Path | None:
+        if not self.device.is_block:
+            return None
+        # Only a block device pays for the import.
+        from update_agent.host.udev import find_partition_node
+
+        return find_partition_node(self.device.path, slot.number)
 
     def open_source(self, slot: Slot) -> AbstractContextManager[BlockDevice]:
         """A slot for reading."""
