@@ -55,6 +55,7 @@ class Scenario:
         target: label of the slot that it goes to.
         disk: the machine's disk before.
         files: state files and kernels before.
+        saves: whether the machine can save a running hash; without, there are no checkpoints.
         least_states: fewer states than that mean that the test has lost its power.
     """
 
@@ -66,6 +67,7 @@ class Scenario:
     files: Mapping[str, bytes] = field(default_factory=dict)
     staged: Mapping[str, bytes] = field(default_factory=lambda: BLANK_KERNELS)
     workers: int = 1
+    saves: bool = True
     least_states: int = 300
 
 
@@ -203,9 +205,10 @@ def b_to_a() -> Scenario:
 
 def damaged_table(lba: int) -> Scenario:
     """One copy of the partition table was damaged before; its repair must not open a gap."""
-    disk = bytearray(disk_of(OLD))
+    scenario = pending_superseded()  # so that both flags change, and not only the damage goes
+    disk = bytearray(scenario.disk)
     disk[lba * 512 + 20 if lba >= 0 else len(disk) + lba * 512 + 20] ^= 0xFF
-    return fresh(full(NEW), Release(usr=NEW.usr), disk=bytes(disk))
+    return replace(scenario, disk=bytes(disk), workers=1)
 
 
 def half_way(whole: Scenario, folder: Path, *, done: float) -> Scenario:
@@ -243,6 +246,8 @@ SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
     "nearly-done": lambda folder: half_way(pending_superseded(), folder, done=0.9),
     "damaged-primary": lambda _: damaged_table(1),
     "damaged-primary-entries": lambda _: damaged_table(3),
+    "no-checkpoints": lambda _: replace(fresh(full(NEW, kernel=True), NEW), saves=False),
+    "no-checkpoints-in-place": lambda _: replace(fresh(*in_place_delta()), saves=False),
     "damaged-backup": lambda _: damaged_table(-1),
 }
 
@@ -348,8 +353,12 @@ def digest(state: CrashState) -> bytes:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_power_cut_anywhere_boots_whole_release_and_installs_again(name: str, tmp_path: Path) -> None:
+def test_power_cut_anywhere_boots_whole_release_and_installs_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenario = SCENARIOS[name](tmp_path)
+    if not scenario.saves:
+        monkeypatch.setattr("update_agent.host.sha256._load_library", lambda: None)
     events = record(scenario, tmp_path)
     rng = random.Random(SEED)
     tried = 0
