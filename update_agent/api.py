@@ -111,6 +111,7 @@ ERROR_FORMS: Final[Mapping[Kind, ErrorForm]] = (
             Kind.DOWNGRADE: 35,
             Kind.SAME_VERSION: 35,
             Kind.SLOT_INCOMPLETE: 1,
+            Kind.SLOT_UNPROVEN: 1,
             Kind.NOTHING_BOOTABLE: 1,
             Kind.BUSY: 1,
         },
@@ -239,7 +240,7 @@ class Status:
             next_boot=following.name if following else None,
             slots=slots,
             problems=disk.problems,
-            interrupted_at_bytes=checkpoint.data_offset if checkpoint else None,
+            interrupted_at_bytes=_interrupted_at(checkpoint, slots),
         )
 
     def by_name(self, name: SlotName | None) -> SlotStatus | None:
@@ -259,6 +260,14 @@ class Status:
             "gpt_problems": list(self.problems),
             "interrupted_at_bytes": self.interrupted_at_bytes,
         }
+
+
+def _interrupted_at(checkpoint: Checkpoint | None, slots: tuple[SlotStatus, ...]) -> int | None:
+    if checkpoint is None:
+        return None
+    # Right after a slot was activated its checkpoint is still there, and there is nothing left to do.
+    begun = {status.slot.unique_guid for status in slots if status.record and not status.record.is_complete}
+    return checkpoint.data_offset if checkpoint.target in begun else None
 
 
 def _slot_state(slot: Slot, record: SlotRecord | None, running: Slot | None, following: Slot | None) -> SlotState:

@@ -77,6 +77,7 @@ class Kind(StrEnum):
     DOWNGRADE = "downgrade"
     SAME_VERSION = "same-version"
     SLOT_INCOMPLETE = "slot-incomplete"
+    SLOT_UNPROVEN = "slot-unproven"
     NOTHING_BOOTABLE = "nothing-bootable"
     BUSY = "busy"
     # a person

@@ -1,16 +1,18 @@
 """Talking to a person, or to a program: the answer on stdout, the conversation on stderr."""
 
+import contextlib
+import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final, TextIO
 
 from update_agent.api import error_to_json
 from update_agent.domain.progress import Phase, Progress, ProgressSink
-from update_agent.errors import UpdateAgentError
+from update_agent.errors import DeviceError, Kind, UpdateAgentError
 
 PROGRAM: Final = "update-agent"
 
@@ -36,7 +38,10 @@ class Style(StrEnum):
 
 
 class Console:
-    """Where a command writes; decides once about colour and JSON."""
+    """Where a command writes; decides once about colour and JSON.
+
+    A reader that has gone, as `head` does, is no failure: nobody wants the rest, and the work goes on.
+    """
 
     def __init__(
         self,
@@ -52,18 +57,36 @@ class Console:
         self.is_json = is_json
         self._colors_out = _wants_color(color, environment, self._out)
         self._colors_err = _wants_color(color, environment, self._err)
+        self._has_bars = self._err.isatty() and environment.get("TERM") != "dumb"
+        if isinstance(self._out, io.TextIOWrapper):
+            # Glyphs, and names of files that are not in the encoding of the locale.
+            self._out.reconfigure(errors="backslashreplace")
 
     def answer(self, text: str) -> None:
-        """Print what was asked for."""
-        print(text, file=self._out)
+        """Print what was asked for.
+
+        Raises:
+            DeviceError: no-space, device-io, when stdout cannot take it.
+        """
+        try:
+            print(text, file=self._out, flush=True)
+        except BrokenPipeError:
+            _silence(self._out)
+        except OSError as error:
+            _silence(self._out)
+            kind = Kind.NO_SPACE if error.errno == errno.ENOSPC else Kind.DEVICE_IO
+            raise DeviceError(kind, f"stdout: cannot write: {os.strerror(error.errno or errno.EIO)}") from error
 
     def answer_json(self, document: Mapping[str, Any]) -> None:
         """Print what was asked for, for a program."""
-        print(json.dumps(document, indent=2), file=self._out)
+        self.answer(json.dumps(document, indent=2))
 
     def say(self, text: str) -> None:
-        """Print something about the work."""
-        print(text, file=self._err, flush=True)
+        """Print something about the work, which goes on also when that cannot be printed."""
+        try:
+            print(text, file=self._err, flush=True)
+        except OSError:
+            _silence(self._err)
 
     def warn(self, text: str) -> None:
         """Print something that a person should look at."""
@@ -72,7 +95,8 @@ class Console:
     def fail(self, error: UpdateAgentError) -> None:
         """Print an error and what can be done about it; with JSON, a document on stdout too."""
         if self.is_json:
-            self.answer_json(error_to_json(error))
+            with contextlib.suppress(DeviceError):
+                self.answer_json(error_to_json(error))
         self.say(f"{PROGRAM}: {_paint(Style.BAD, error.message, on=self._colors_err)}")
         if error.hint:
             self.say(f"hint: {error.hint}")
@@ -81,10 +105,10 @@ class Console:
         """`text` for stdout, coloured if that is wanted."""
         return _paint(style, text, on=self._colors_out)
 
-    @contextmanager
+    @contextlib.contextmanager
     def progress(self) -> Iterator[ProgressSink]:
         """A sink that shows progress: a bar on a terminal, else a line per phase and per ten percent."""
-        if self._err.isatty():
+        if self._has_bars:
             # Only a terminal pays for the import.
             from update_agent.cli.progress_bar import progress_bar
 
@@ -98,6 +122,13 @@ def _wants_color(color: Color, environment: Mapping[str, str], stream: TextIO) -
     if color is Color.AUTO:
         return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb" and stream.isatty()
     return color is Color.ALWAYS
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still in the buffer, and what comes, go nowhere; or the interpreter complains about it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _paint(style: Style, text: str, *, on: bool) -> str:

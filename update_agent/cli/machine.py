@@ -74,7 +74,10 @@ def state_folder_for(image: Path, explicit: Path | None) -> Path:
     """Where the state of a disk is kept: beside an image file, on the node for its own disk."""
     if explicit is not None:
         return explicit
-    return _NODE_STATE_FOLDER if image.is_block_device() else image.with_name(image.name + ".state")
+    if image.is_block_device():
+        return _NODE_STATE_FOLDER
+    real = image.resolve()  # or an image would have another state through each symbolic link
+    return real.with_name(real.name + ".state")
 
 
 @contextmanager
@@ -99,6 +102,9 @@ def open_machine(args: Namespace, *, writable: bool) -> Iterator[Machine]:
         device = stack.enter_context(FileDevice(image, writable=writable))
         if writable:
             stack.enter_context(exclusive_lock(folder / _LOCK_FILE))
+            if not device.is_block:
+                # The same image may be opened by another name or with another state folder.
+                stack.enter_context(exclusive_lock(image))
         yield Machine(
             device=device,
             disk=GptDisk(device, sector_size_bytes=device.logical_sector_bytes),

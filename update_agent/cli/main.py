@@ -40,23 +40,15 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 def _run(args: Namespace, console: Console) -> ExitStatus:
     try:
         status: ExitStatus = args.run(args, console)
-        sys.stdout.flush()
     except UpdateAgentError as error:
         if args.verbose > 1:
             logging.getLogger(__name__).exception("traceback")
         console.fail(error)
         return ERROR_FORMS[error.kind].exit_status
     except KeyboardInterrupt:
-        console.fail(
-            InterruptedByUserError(
-                Kind.INTERRUPTED, "interrupted", hint="nothing is lost: the same command goes on from here"
-            )
-        )
+        hint = "nothing is lost: the same command goes on from here" if args.verb == "install" else None
+        console.fail(InterruptedByUserError(Kind.INTERRUPTED, "interrupted", hint=hint))
         return ExitStatus.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our answer has gone; the interpreter must not complain about it at exit.
-        sys.stderr.close()
-        return ExitStatus.FAILED
     return status
 
 

@@ -16,7 +16,7 @@ _UNKNOWN_VERSION: Final = "0.0.0"
 
 
 def transfer_settings(args: Namespace, *, max_failures_per_url: int | None = None) -> TransferSettings:
-    """The settings that the options make.
+    """The settings that the options make; `max_failures_per_url` is what the update server wants.
 
     Raises:
         ConfigurationError: configuration.
@@ -30,7 +30,7 @@ def transfer_settings(args: Namespace, *, max_failures_per_url: int | None = Non
         proxy=args.proxy,
         ca_file=args.ca,
         client_cert=args.client_cert,
-        max_failures_per_url=max_failures_per_url or defaults.max_failures_per_url,
+        max_failures_per_url=args.attempts or max_failures_per_url or defaults.max_failures_per_url,
     )
 
 

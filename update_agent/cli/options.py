@@ -19,6 +19,8 @@ from typing import Any, Final, TypeAlias
 from update_agent.api import ExitStatus
 from update_agent.cli.console import Color, Console
 from update_agent.domain.slots import SlotName
+from update_agent.errors import FormatError
+from update_agent.formats.release import Version
 from update_agent.net.settings import TransferSettings
 
 Verbs: TypeAlias = "_SubParsersAction[ArgumentParser]"
@@ -29,6 +31,9 @@ Runner = Callable[[Namespace, Console], ExitStatus]
 DEFAULT_APP_ID: Final = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}"
 """Flatcar Container Linux; servers for other products have other applications."""
 
+_COUNT_MAX: Final = 1024
+_DIGITS_MAX: Final = 9
+_DAY_SECS: Final = 24 * 60 * 60
 _BOARDS: Final = {"x86_64": "amd64-usr", "aarch64": "arm64-usr"}
 
 
@@ -50,6 +55,32 @@ def slot_name(text: str) -> SlotName:
         raise ArgumentTypeError(f"expected A or B, got {text!r}") from None
 
 
+def release(text: str) -> str:
+    """A version that can be compared with others."""
+    try:
+        return Version.parse(text).text
+    except FormatError as error:
+        raise ArgumentTypeError(error.message) from None
+
+
+def small_count(text: str) -> int:
+    """1 to 1024."""
+    if not text.isdecimal() or not 1 <= int(text[:_DIGITS_MAX]) <= _COUNT_MAX:
+        raise ArgumentTypeError(f"expected 1 to {_COUNT_MAX}, got {text!r}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """More than nothing, and at most a day; longer waits overflow the clocks of some kernels."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= _DAY_SECS:
+        raise ArgumentTypeError(f"expected more than 0 and at most {_DAY_SECS} seconds, got {text!r}")
+    return value
+
+
 def add_common_options(parser: ArgumentParser, *, is_verb: bool) -> None:
     """What may stand before or after the verb; after it, an option that is not given must not undo one before it."""
     group = parser.add_argument_group("common options")
@@ -61,7 +92,7 @@ def add_common_options(parser: ArgumentParser, *, is_verb: bool) -> None:
     add("--state-dir", metavar="DIR", type=Path, default=None, help="where checkpoints are kept (DISK.state)")
     add("--booted", metavar="A|B", type=slot_name, default=None, help="the slot that counts as running")
     add("--json", action="store_true", default=False, help="answer in JSON")
-    add("--color", type=Color, choices=tuple(Color), default=Color.AUTO, help="when to use colour (auto)")
+    add("--color", choices=[str(color) for color in Color], default=str(Color.AUTO), help="when to use colour (auto)")
     add("-v", "--verbose", action="count", default=0, help="say more; twice: with tracebacks")
 
 
@@ -93,7 +124,11 @@ def add_key_option(parser: ArgumentParser) -> None:
 def add_workers_option(parser: ArgumentParser) -> None:
     """How many threads."""
     parser.add_argument(
-        "--workers", metavar="N", type=int, default=os.cpu_count() or 1, help="threads that do the work (one per core)"
+        "--workers",
+        metavar="N",
+        type=small_count,
+        default=os.cpu_count() or 1,
+        help="threads that do the work (one per core)",
     )
 
 
@@ -109,12 +144,18 @@ def add_transfer_options(parser: ArgumentParser) -> None:
         "--max-size", metavar="BYTES", type=int, default=defaults.max_bytes, help="refuse a larger payload (16 GiB)"
     )
     group.add_argument(
-        "--connect-timeout", metavar="SECS", type=float, default=defaults.connect_timeout_secs, help="(30)"
+        "--attempts",
+        metavar="N",
+        type=small_count,
+        help="attempts without a new byte until a URL is given up (10, or what the update server says)",
+    )
+    group.add_argument(
+        "--connect-timeout", metavar="SECS", type=seconds, default=defaults.connect_timeout_secs, help="(30)"
     )
     group.add_argument(
         "--stall-timeout",
         metavar="SECS",
-        type=float,
+        type=seconds,
         default=defaults.stall_secs,
         help="give up a transfer that stays below 10 bytes per second for so long (90)",
     )
@@ -129,4 +170,6 @@ def add_server_options(parser: ArgumentParser) -> None:
         "--board", metavar="NAME", default=_BOARDS.get(platform.machine(), ""), help="as the server says"
     )
     group.add_argument("--machine-id", metavar="HEX", help="32 hexadecimal digits (the GUID of the disk)")
-    group.add_argument("--running-version", metavar="V", help="release that runs (as recorded for the slot)")
+    group.add_argument(
+        "--running-version", metavar="V", type=release, help="release that runs (as recorded for the slot)"
+    )

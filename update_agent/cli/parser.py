@@ -124,12 +124,13 @@ def _add_boot_flags(verbs: Verbs) -> None:
         parser = add_verb(verbs, name, text=text, example=example)
         default = "the one that does not run" if name != "mark-good" else "the one that runs"
         parser.add_argument("slot", metavar="A|B", type=slot_name, nargs="?", help=f"which slot ({default})")
-        parser.add_argument("--force", action="store_true", help="also when the slot holds half a release")
+        if name != "mark-bad":
+            parser.add_argument("--force", action="store_true", help="also when the slot holds half a release")
         parser.set_defaults(run=late("boot", "run_slot_verb"))
     add_verb(
         verbs,
         "rollback",
-        text="make the slot that does not run boot next, if it is good",
+        text="go back to the slot that does not run, if it has booted well before",
         example="update-agent --image disk.img rollback",
     ).set_defaults(run=late("boot", "run_rollback"))
     parser = add_verb(

@@ -1,9 +1,10 @@
 """The command line of `payload`."""
 
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Final
 
-from update_agent.cli.options import Verbs, add_key_option, add_verb, add_workers_option, late
+from update_agent.cli.options import Verbs, add_key_option, add_verb, add_workers_option, late, release
 
 COMPRESSIONS: Final = ("zstd", "xz", "bzip2", "none")
 """The words of `domain.encode.Compression`, without importing the builder."""
@@ -11,7 +12,14 @@ COMPRESSIONS: Final = ("zstd", "xz", "bzip2", "none")
 
 def add_payload_verbs(verbs: Verbs) -> None:
     """Make the verbs known."""
-    parent = verbs.add_parser("payload", help="build, sign, inspect and unpack payloads", allow_abbrev=False)
+    parent = verbs.add_parser(
+        "payload",
+        help="build, sign, inspect and unpack payloads",
+        description="Build, sign, inspect and unpack payloads.",
+        epilog="example:\n  update-agent payload inspect update.payload",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     actions = parent.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     _add_build(actions)
     _add_readers(actions)
@@ -28,7 +36,7 @@ def _add_build(actions: Verbs) -> None:
     parser.add_argument("--usr", metavar="IMG", type=Path, required=True, help="image of the USR partition")
     parser.add_argument("--kernel", metavar="FILE", type=Path, help="kernel that goes with it")
     parser.add_argument("--pcr-policy", metavar="ZIP", type=Path, help="PCR policy that goes with it (format 1)")
-    parser.add_argument("--version", metavar="V", required=True, help="release that the image is")
+    parser.add_argument("--version", metavar="V", type=release, required=True, help="release that the image is")
     parser.add_argument(
         "--key", metavar="PEM", type=Path, action="append", default=[], help="private key to sign with; may repeat"
     )

@@ -36,10 +36,9 @@ def _headline(status: Status, console: Console) -> str:
     booted, following = status.by_name(status.booted), status.by_name(status.next_boot)
     match status.state:
         case DiskState.REBOOT_PENDING:
-            return console.paint(
-                Style.BOLD,
-                f"Update installed, reboot pending: {_version(booted)} → {_version(following)}",
-            )
+            is_proven = following is not None and following.slot.flags.successful
+            what = "Rolled back" if is_proven else "Update installed"
+            return console.paint(Style.BOLD, f"{what}, reboot pending: {_version(booted)} → {_version(following)}")
         case DiskState.INSTALL_INTERRUPTED:
             done = status.interrupted_at_bytes
             how_far = f" after {format_bytes(done)}" if done is not None else ""

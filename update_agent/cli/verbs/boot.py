@@ -28,7 +28,9 @@ def run_rollback(args: Namespace, console: Console) -> ExitStatus:
     """Go back to the other slot."""
     with open_machine(args, writable=True) as machine:
         booted = _booted_slot(machine)
-        _refuse_incomplete(machine, machine.slots.other(booted), is_forced=False)
+        other = machine.slots.other(booted)
+        _refuse_incomplete(machine, other, is_forced=False)
+        _refuse_unproven(other, booted)
         activation.rollback(machine.disk, booted)
         return _show(machine, console)
 
@@ -36,7 +38,9 @@ def run_rollback(args: Namespace, console: Console) -> ExitStatus:
 def run_next_boot(args: Namespace, console: Console) -> ExitStatus:
     """Print what boots next."""
     with open_machine(args, writable=args.consume) as machine:
-        slot = activation.consume_boot(machine.disk) if args.consume else machine.slots.next_boot()
+        slot = machine.slots.next_boot()
+        if args.consume and slot is not None:
+            slot = activation.consume_boot(machine.disk)
     name = slot.name if slot is not None else None
     if console.is_json:
         console.answer_json({"schema": SCHEMA, "next_boot": name})
@@ -79,6 +83,15 @@ def _refuse_incomplete(machine: Machine, slot: Slot, *, is_forced: bool) -> None
             Kind.SLOT_INCOMPLETE,
             f"slot {slot.name}: holds half of a release, an install was interrupted",
             hint="run the install again, or use --force if something else has filled the slot",
+        )
+
+
+def _refuse_unproven(slot: Slot, booted: Slot) -> None:
+    if slot.flags.is_bootable and not slot.flags.successful:
+        raise RefusedError(
+            Kind.SLOT_UNPROVEN,
+            f"slot {slot.name}: expected one that has booted well before, got an update that waits for its first boot",
+            hint=f"to give the update up: update-agent activate {booted.name}",
         )
 
 

@@ -102,12 +102,13 @@ def _install_from_server(args: Namespace, console: Console, machine: Machine, ke
     settings = transfer_settings(args, max_failures_per_url=answer.max_failure_count_per_url)
     source = HttpSource(answer.urls, settings, expected_size=answer.size_bytes)
     expectation = Expectation(sha256=answer.sha256, size_bytes=answer.size_bytes, version=str(answer.version))
-    was_begun = machine.checkpoints.load() is not None
+    begun = machine.checkpoints.load()
+    was_resumed = begun is not None and begun.version == str(answer.version)
     try:
         session.report_started()
         report = _install(args, console, machine, keyring, source, expectation, session)
     except UpdateAgentError as error:
-        session.report_failed(ERROR_FORMS[error.kind].omaha_code, was_resumed=was_begun)
+        session.report_failed(ERROR_FORMS[error.kind].omaha_code, was_resumed=was_resumed)
         raise
     finally:
         source.close()

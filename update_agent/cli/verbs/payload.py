@@ -1,5 +1,6 @@
 """`payload build|inspect|verify|extract|digest|attach-signature`: for those who make and publish releases."""
 
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from update_agent.domain.progress import CancelToken, Phase, Progress
 from update_agent.domain.signing import attach_signatures, payload_digests
 from update_agent.domain.trust import KeyRing, SigningKey
 from update_agent.domain.unpack import UnpackRequest, unpack
-from update_agent.errors import ConfigurationError, Kind, VerificationError
+from update_agent.errors import ConfigurationError, FormatError, Kind, VerificationError
 from update_agent.formats.manifest import Manifest, PartName
 from update_agent.formats.payload import HEADER_MAX_BYTES, Header
 from update_agent.host.blockdev import FileDevice
@@ -68,7 +69,13 @@ def run_inspect(args: Namespace, console: Console) -> ExitStatus:
     """Show header and manifest."""
     with FileDevice(args.file) as file:
         header = Header.from_bytes(file.read_at(0, min(HEADER_MAX_BYTES, file.size_bytes)))
-        metadata = file.read_at(0, min(header.metadata_size, file.size_bytes))
+        if header.metadata_size > file.size_bytes:
+            raise FormatError(
+                Kind.PAYLOAD_TRUNCATED,
+                f"{args.file}: expected a manifest up to byte {header.metadata_size}, the file has {file.size_bytes}",
+                hint="the file is incomplete; get it again",
+            )
+        metadata = file.read_at(0, header.metadata_size)
         manifest = Manifest.from_bytes(metadata[header.size_bytes :], header.major)
         size_bytes = file.size_bytes
     document = _describe(args.file, size_bytes, header, manifest)
@@ -124,6 +131,8 @@ def run_extract(args: Namespace, console: Console) -> ExitStatus:
     wanted = {name: path for name, path in outputs.items() if path is not None}
     if not wanted:
         raise ConfigurationError(Kind.USAGE, "extract: expected an output, got none", hint="give --usr OUT")
+    if args.usr and args.kernel and args.usr.resolve() == args.kernel.resolve():
+        raise ConfigurationError(Kind.USAGE, f"extract: expected two places, got {args.usr} for both parts")
     old = {PartName.USR: args.source_usr, PartName.KERNEL: args.source_kernel}
     return _unpack(args, console, wanted, {name: path for name, path in old.items() if path is not None})
 
@@ -136,7 +145,9 @@ def _unpack(args: Namespace, console: Console, outputs: dict[PartName, Path], ol
             hint="give --public-key PEM, or a folder of such files",
         )
     keep_freed_memory()
-    first_output = next(iter(outputs.values()), args.file)
+    # What is only verified may lie where nothing can be written.
+    first_output = next(iter(outputs.values()), None)
+    spool_folder = first_output.parent if first_output else Path(tempfile.gettempdir())
     source = FileSource(args.file)
     try:
         request = UnpackRequest(
@@ -144,7 +155,7 @@ def _unpack(args: Namespace, console: Console, outputs: dict[PartName, Path], ol
             keyring=KeyRing.load(args.public_key),
             outputs=outputs,
             old_contents=old,
-            spool_folder=first_output.parent,
+            spool_folder=spool_folder,
             workers=args.workers,
         )
         with console.progress() as sink:
