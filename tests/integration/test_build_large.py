@@ -1,20 +1,25 @@
-"""Payloads beyond 2 and 4 GiB: offsets, hashes and signatures cover every byte."""
+"""Payloads beyond 2 and 4 GiB: offsets, hashes and signatures cover every byte, from the builder to the slot."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.builds import BLOCK, MIB, build
+from tests.support.images import make_sgdisk_image
 from tests.support.payloads import RSA_A_PUBLIC
+from update_agent.cli.main import main
 from update_agent.domain.encode import Compression
 from update_agent.domain.signing import payload_digests
+from update_agent.domain.slots import SlotTable
 from update_agent.domain.trust import KeyRing
 from update_agent.errors import VerificationError
 from update_agent.formats.manifest import Manifest
 from update_agent.formats.payload import Header, signatures_from_bytes
 from update_agent.host.blockdev import FileDevice
+from update_agent.host.disk import GptDisk
 
 V2_IMAGE_MIB = 4100
 V1_IMAGE_MIB = 2050
@@ -65,8 +70,22 @@ def check_last_blob(path: Path, number: int) -> None:
     assert hashlib.sha256(blob).digest() == last.data_sha256
 
 
+def check_install(folder: Path, payload: Path, size_mib: int) -> None:
+    """The payload installs, and slot B holds the image: its pattern where it was, nothing in between."""
+    disk = make_sgdisk_image(folder / "disk.img", usr_bytes=size_mib * MIB)
+    assert main(["--image", str(disk), "install", "--payload", str(payload), "--public-key", str(RSA_A_PUBLIC)]) == 0
+    shutil.rmtree(folder / "disk.img.state")
+    with FileDevice(disk) as file:
+        slot = SlotTable.from_disk(GptDisk(file)).b
+        for number in (*range(0, size_mib, 97), size_mib - 1):
+            mib = file.read_at(slot.start_bytes + number * MIB, MIB)
+            assert mib[BLOCK * 3 : BLOCK * 4] == number.to_bytes(4, "big") * (BLOCK // 4)
+            assert mib.count(0) >= MIB - BLOCK
+    disk.unlink()
+
+
 @pytest.mark.slow
-def test_build_v2_beyond_4_gib_is_signed_whole(folder: Path) -> None:
+def test_build_and_install_v2_beyond_4_gib_is_signed_whole(folder: Path) -> None:
     make_image(folder / "usr.img", V2_IMAGE_MIB)
     report = build(folder, compression=Compression.NONE, workers=2)
     (folder / "usr.img").unlink()
@@ -75,6 +94,7 @@ def test_build_v2_beyond_4_gib_is_signed_whole(folder: Path) -> None:
 
     check_last_blob(payload, V2_IMAGE_MIB - 1)
     check_signature(payload)
+    check_install(folder, payload, V2_IMAGE_MIB)
     with payload.open("r+b") as file:
         file.seek(2**32 + 5)
         byte = file.read(1)[0]
@@ -85,7 +105,7 @@ def test_build_v2_beyond_4_gib_is_signed_whole(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_build_v1_beyond_2_gib_is_signed_whole(folder: Path) -> None:
+def test_build_and_install_v1_beyond_2_gib_is_signed_whole(folder: Path) -> None:
     make_image(folder / "usr.img", V1_IMAGE_MIB)
     report = build(folder, compression=Compression.NONE, major=1, workers=2)
     (folder / "usr.img").unlink()
@@ -94,3 +114,4 @@ def test_build_v1_beyond_2_gib_is_signed_whole(folder: Path) -> None:
 
     check_last_blob(payload, V1_IMAGE_MIB - 1)
     check_signature(payload)
+    check_install(folder, payload, V1_IMAGE_MIB)
