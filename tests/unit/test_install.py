@@ -165,9 +165,10 @@ def test_install_kernel_that_is_in_place_is_left_alone(boot_node: Node) -> None:
     assert (kernel.stat().st_ino, kernel.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_install_kernel_of_same_length_in_place_is_replaced(boot_node: Node) -> None:
+@pytest.mark.parametrize("size", [0, len(KERNEL) - 1, len(KERNEL), len(KERNEL) + 1])
+def test_install_another_kernel_in_place_is_replaced(boot_node: Node, size: int) -> None:
     assert boot_node.boot_folder is not None
-    (boot_node.boot_folder / "vmlinuz-b").write_bytes(bytes(len(KERNEL)))
+    (boot_node.boot_folder / "vmlinuz-b").write_bytes(bytes(size))
     boot_node.install(make_payload(NEW, KERNEL))
     assert (boot_node.boot_folder / "vmlinuz-b").read_bytes() == KERNEL
 

@@ -77,11 +77,6 @@ class PayloadReader:
         return self._metadata_sha256
 
     @property
-    def metadata_bytes(self) -> int:
-        """How many bytes come before the first blob; known after `begin`."""
-        return self._data_start
-
-    @property
     def data_offset(self) -> int:
         """Bytes of blobs consumed so far."""
         return self._stream.position - self._data_start
