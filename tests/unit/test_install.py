@@ -33,6 +33,7 @@ from update_agent.errors import (
 )
 from update_agent.formats import update_metadata_pb2 as pb2
 from update_agent.formats.gptprio import UNBOOTABLE
+from update_agent.formats.operations import Extent, Operation, OperationType
 from update_agent.formats.payload import Header
 
 USR_BYTES = 64 * 1024
@@ -449,6 +450,21 @@ def test_manifest_that_promises_other_content_is_not_activated(node: Node) -> No
         node.install(replace(PayloadMaker(usr=NEW), mutate_manifest=lie).make())
     assert caught.value.kind is Kind.PARTITION_HASH
     assert_old_boots(node)
+
+
+@pytest.mark.parametrize("major", [1, 2])
+def test_operation_that_reaches_beyond_the_slot_does_not_touch_the_next_partition(node: Node, major: int) -> None:
+    """Generators may give the last operation more blocks than the content needs; a liar may fill them."""
+    operation = Operation(type=OperationType.REPLACE, dst_extents=(Extent(USR_BYTES // 4096 - 1, 4),))
+    payload = make_payload(NEW, major=major, operations=[(operation, b"\xee" * 4 * 4096)])
+    disk = whole_disk(node)
+    end = node.slots.b.start_bytes + USR_BYTES
+    with pytest.raises(DeviceError) as caught:
+        node.install(payload)
+    assert caught.value.kind is Kind.DEVICE_TOO_SMALL
+    assert_old_boots(node)
+    gpt_bytes = 33 * 512
+    assert whole_disk(node)[end:-gpt_bytes] == disk[end:-gpt_bytes]
 
 
 def test_blob_changed_after_hashing_is_not_activated(node: Node) -> None:
