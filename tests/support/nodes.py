@@ -44,10 +44,11 @@ class BytesSource:
     def size_bytes(self) -> int | None:
         return len(self.payload) if self._size_is_known else None
 
-    def open(self, offset: int) -> Iterator[bytes]:
+    def open(self, offset: int, end: int | None = None) -> Iterator[bytes]:
         self.opened_at.append(offset)
-        for start in range(offset, len(self.payload), self.chunk_bytes):
-            chunk = self.payload[start : start + self.chunk_bytes]
+        stop = len(self.payload) if end is None else min(end, len(self.payload))
+        for start in range(offset, stop, self.chunk_bytes):
+            chunk = self.payload[start : min(start + self.chunk_bytes, stop)]
             self.given_bytes += len(chunk)
             yield chunk
 

@@ -32,6 +32,7 @@ from update_agent.host.spool import MemoryBlob
 CHECKPOINT = Checkpoint(
     target=UUID(int=5),
     metadata_sha256=bytes(range(32)),
+    metadata_bytes=321,
     version="1.2.3",
     next_operation=7,
     data_offset=12345,
@@ -294,9 +295,9 @@ def test_reading_closes_the_transfer_also_after_an_error() -> None:
     closed = []
 
     class Source(BytesSource):
-        def open(self, offset: int) -> Iterator[bytes]:
+        def open(self, offset: int, end: int | None = None) -> Iterator[bytes]:
             try:
-                yield from super().open(offset)
+                yield from super().open(offset, end)
             finally:
                 closed.append(offset)
 
@@ -313,8 +314,8 @@ def test_reading_closes_the_transfer_also_after_an_error() -> None:
 
 def test_reader_takes_chunks_from_any_iterator() -> None:
     class Source(BytesSource):
-        def open(self, offset: int) -> Iterator[bytes]:
-            return iter([self.payload[offset:]])
+        def open(self, offset: int, end: int | None = None) -> Iterator[bytes]:
+            return iter([self.payload[offset:end]])
 
     source = Source(make_payload(bytes(8192)))
     reader = PayloadReader(source, KeyRing.load(RSA_A_PUBLIC), Expectation())

@@ -38,6 +38,7 @@ class Checkpoints:
         return Checkpoint(
             target=UUID(int=1),
             metadata_sha256=b"",
+            metadata_bytes=0,
             version="",
             next_operation=next_operation,
             data_offset=0,
@@ -124,10 +125,11 @@ def test_run_save_under_way_lands_before_an_operation_without_way_back(tmp_path:
     script = DeltaScript(old, block_size=BLOCK, in_place=True)
     script.copy([(0, 4)], [(1, 4)])
     maker = PayloadMaker(usr=content(3, 4), kernel=bytes(script.content), major=1, op_bytes=1024, block_size=BLOCK)
+    maker.types = (OperationType.REPLACE,)
     maker.kernel_operations, maker.old_kernel = script.steps, old
     maker.mutate_manifest = lambda manifest: manifest.ClearField("noop_operations")
     run = Run(maker.make(), tmp_path, checkpoints=Checkpoints(slow=True))
-    run.go(interval=2)
+    run.go(interval=5000)  # due half-way: after three of four blobs, and not again
     log = run.checkpoints.log
     forbidden = log.index("forbid")
     assert "save 3" in log[:forbidden]

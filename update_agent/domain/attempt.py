@@ -68,9 +68,11 @@ class Attempt:
         slot: Slot,
         targets: tuple[PartTarget, ...],
         version: str,
+        checkpoint: Checkpoint | None,
         workers: int,
     ) -> None:
         self._work = workplace
+        self._checkpoint = checkpoint
         self._reader = reader
         self._manifest = manifest
         self._slot = slot
@@ -101,8 +103,9 @@ class Attempt:
     def _take_up(self) -> Checkpoint | None:
         """The checkpoint to go on from, with the reader moved there; None after everything of another was removed."""
         work = self._work
-        checkpoint = work.checkpoints.load()
-        if checkpoint is not None and checkpoint.target == self._slot.unique_guid and self._reader.resume(checkpoint):
+        found = self._checkpoint
+        checkpoint = found if found is not None and found.target == self._slot.unique_guid else None
+        if self._reader.resume(checkpoint) and checkpoint is not None:
             _LOG.info("going on after %d bytes of an earlier attempt", checkpoint.data_offset)
             return checkpoint
         verify_sources(self._targets, progress=work.progress, cancel=work.cancel)
@@ -140,6 +143,7 @@ class Attempt:
         return Checkpoint(
             target=self._slot.unique_guid,
             metadata_sha256=self._reader.metadata_sha256,
+            metadata_bytes=self._reader.metadata_bytes,
             version=self._version,
             next_operation=next_operation,
             data_offset=self._reader.data_offset,

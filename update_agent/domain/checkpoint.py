@@ -37,6 +37,7 @@ class Checkpoint:
     Attributes:
         target: unique GUID of the target partition.
         metadata_sha256: hash of the payload's header and manifest.
+        metadata_bytes: how many bytes of the file come before the first blob.
         version: what is being installed, for messages; empty if unknown.
         next_operation: index of the first operation that is not known to be on the disk, over all parts.
         data_offset: bytes of blobs consumed by the operations before it.
@@ -46,6 +47,7 @@ class Checkpoint:
 
     target: UUID
     metadata_sha256: bytes
+    metadata_bytes: int
     version: str
     next_operation: int
     data_offset: int
@@ -71,6 +73,7 @@ class Checkpoint:
             return cls(
                 target=UUID(fields["target"]),
                 metadata_sha256=bytes.fromhex(fields["metadata_sha256"]),
+                metadata_bytes=int(fields["metadata_bytes"]),
                 version=str(fields["version"]),
                 next_operation=int(fields["next_operation"]),
                 data_offset=int(fields["data_offset"]),

@@ -82,7 +82,8 @@ def install(request: InstallRequest, workplace: Workplace) -> InstallReport:
         UpdateAgentError: any of the tree; the slot that ran is untouched and boots.
     """
     with reading(request.source, request.keyring, request.expectation) as reader:
-        manifest = reader.begin()  # step 1
+        checkpoint = workplace.checkpoints.load()
+        manifest = reader.begin(checkpoint.metadata_bytes if checkpoint else None)  # step 1
         slots = SlotTable.from_disk(workplace.disk)  # step 2
         booted = slots.booted(request.booted)
         target = slots.target(booted, request.target)
@@ -97,6 +98,7 @@ def install(request: InstallRequest, workplace: Workplace) -> InstallReport:
                 slot=target,
                 targets=targets,
                 version=version or "",
+                checkpoint=checkpoint,
                 workers=request.workers,
             )
             proof, resumed_at_bytes = attempt.run()  # steps 3 to 12

@@ -68,6 +68,7 @@ class PayloadReader:
         self._hashes = PayloadHashes(track_whole=expectation.sha256 is not None)
         self._chunks: Iterator[bytes] = iter(())
         self._stream = PayloadStream(self._chunks, self._hashes)
+        self._is_cut = False
         self._data_start = 0
         self._metadata_sha256 = b""
 
@@ -77,19 +78,39 @@ class PayloadReader:
         return self._metadata_sha256
 
     @property
+    def metadata_bytes(self) -> int:
+        """How many bytes come before the first blob; known after `begin`."""
+        return self._data_start
+
+    @property
     def data_offset(self) -> int:
         """Bytes of blobs consumed so far."""
         return self._stream.position - self._data_start
 
-    def begin(self) -> Manifest:
+    def begin(self, metadata_bytes: int | None = None) -> Manifest:
         """Steps 1 to 3.
+
+        Args:
+            metadata_bytes: how much comes before the first blob, if an earlier attempt has noted it: then no more is
+                fetched, for what follows was fetched before. Call `resume` next.
 
         Raises:
             FormatError: the payload is none.
             VerificationError: signature-missing, signature-invalid, payload-size.
             TransferError: from the source.
         """
-        self._open(0)
+        if metadata_bytes is not None:
+            try:
+                return self._begin(metadata_bytes)
+            except FormatError as error:
+                if error.kind is not Kind.PAYLOAD_TRUNCATED:
+                    raise
+                # Another payload is there now, and its metadata is longer.
+                self._hashes = PayloadHashes(track_whole=self._expectation.sha256 is not None)
+        return self._begin(None)
+
+    def _begin(self, end: int | None) -> Manifest:
+        self._open(0, end)
         head = self._stream.take_unhashed(HEADER_MAX_BYTES)
         header = Header.from_bytes(head)  # step 1
         if header.metadata_size < len(head):
@@ -120,12 +141,20 @@ class PayloadReader:
                     hint="the file is incomplete or has something appended; get it again",
                 )
 
-    def resume(self, checkpoint: Checkpoint) -> bool:
-        """Go on at the checkpoint instead of the first blob, if it is one of this payload.
+    def resume(self, checkpoint: Checkpoint | None) -> bool:
+        """Go on at the checkpoint, if it is one of this payload, else at the first blob.
 
         Returns:
-            False, with nothing changed, where it is not or the hash cannot be taken up here.
+            Whether it is, and the hash can be taken up here.
         """
+        if checkpoint is not None and self._take_up(checkpoint):
+            self._open(self._data_start + checkpoint.data_offset)
+            return True
+        if self._is_cut:
+            self._open(self._data_start)
+        return False
+
+    def _take_up(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.metadata_sha256 != self._metadata_sha256:
             return False
         wants_whole = self._expectation.sha256 is not None
@@ -136,7 +165,6 @@ class PayloadReader:
         if signed is None or (wants_whole and whole is None):
             return False
         self._hashes = PayloadHashes(signed=signed, whole=whole, track_whole=wants_whole)
-        self._open(self._data_start + checkpoint.data_offset)
         return True
 
     def take_blob(self, length: int, spool_folder: Path) -> Blob:
@@ -173,9 +201,10 @@ class PayloadReader:
         if isinstance(self._chunks, Generator):
             self._chunks.close()
 
-    def _open(self, position: int) -> None:
+    def _open(self, position: int, end: int | None = None) -> None:
         self.close()
-        self._chunks = self._source.open(position)
+        self._is_cut = end is not None
+        self._chunks = self._source.open(position, end)
         self._stream = PayloadStream(self._chunks, self._hashes, position=position)
 
 

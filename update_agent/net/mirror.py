@@ -36,11 +36,11 @@ class Mirror:
         self.last_error = error
         self.is_given_up = isinstance(error, PermanentTransferError) or self.failures >= max_failures
 
-    def range_headers(self, position: int) -> dict[str, str]:
-        """What to send so that the answer starts at `position`, or from 0 if the payload has changed."""
-        if position == 0:
+    def range_headers(self, position: int, end: int | None = None) -> dict[str, str]:
+        """What to send for the bytes from `position` to before `end`, or all from 0 if the payload has changed."""
+        if position == 0 and end is None:
             return {}
-        headers = {"Range": f"bytes={position}-"}
+        headers = {"Range": f"bytes={position}-{'' if end is None else end - 1}"}
         # RFC 9110, 13.1.5: a weak entity tag never matches.
         strong = self.etag if self.etag is not None and not self.etag.startswith("W/") else None
         validator = strong or self.last_modified

@@ -25,8 +25,8 @@ class PayloadSource(Protocol):
     def size_bytes(self) -> int | None:
         """How long the payload is, if known; over HTTP often only after the first bytes of `open`."""
 
-    def open(self, offset: int) -> Iterator[bytes]:
-        """Chunks of 1 byte to 1 MiB from `offset` to the end.
+    def open(self, offset: int, end: int | None = None) -> Iterator[bytes]:
+        """Chunks of 1 byte to 1 MiB from `offset` to the end of the payload, or to byte `end` if that comes first.
 
         Retries and other places to get the same bytes happen inside. Closing the generator ends the transfer.
 
@@ -72,7 +72,7 @@ class FileSource:
         """The size when the file was opened."""
         return self._size_bytes
 
-    def open(self, offset: int) -> Iterator[bytes]:
+    def open(self, offset: int, end: int | None = None) -> Iterator[bytes]:
         """Chunks of 1 MiB, the last one shorter.
 
         Raises:
@@ -82,13 +82,13 @@ class FileSource:
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._fd, offset, 0, os.POSIX_FADV_SEQUENTIAL)
         position = offset
-        while position < self._size_bytes:
-            chunk = self._read(position)
+        stop = self._size_bytes if end is None else min(end, self._size_bytes)
+        while position < stop:
+            chunk = self._read(position, min(CHUNK_BYTES, stop - position))
             position += len(chunk)
             yield chunk
 
-    def _read(self, position: int) -> bytes:
-        wanted = min(CHUNK_BYTES, self._size_bytes - position)
+    def _read(self, position: int, wanted: int) -> bytes:
         try:
             chunk = os.pread(self._fd, wanted, position)
         except OSError as error:

@@ -88,8 +88,8 @@ class HttpSource:
         """Those of them that were known already and dropped, because a server cannot resume."""
         return self._discarded_bytes
 
-    def open(self, offset: int) -> Iterator[bytes]:
-        """Chunks from `offset` to the end; see `PayloadSource.open`.
+    def open(self, offset: int, end: int | None = None) -> Iterator[bytes]:
+        """Chunks from `offset` to the end, or to `end`; see `PayloadSource.open`.
 
         Raises:
             TransferError: when every URL has failed.
@@ -102,7 +102,7 @@ class HttpSource:
         for mirror in self._mirrors_in_order():
             while not mirror.is_given_up:
                 try:
-                    for chunk in self._attempt(mirror, position):
+                    for chunk in self._attempt(mirror, position, end):
                         position += len(chunk)
                         mirror.failures = 0
                         yield chunk
@@ -145,21 +145,28 @@ class HttpSource:
             return VerificationError(kind, message, hint=hint)
         return TransferError(kind, message, hint=hint)
 
-    def _attempt(self, mirror: Mirror, position: int) -> Iterator[bytes]:
+    def _attempt(self, mirror: Mirror, position: int, end: int | None) -> Iterator[bytes]:
         """One request and what it brings from `position` on; raises unless that reaches the end."""
-        if self._size_bytes is not None and position >= self._size_bytes:
+        if self._is_end(position, end):
             return
-        with contextlib.closing(self._client.request("GET", mirror.url, mirror.range_headers(position))) as reply:
+        headers = mirror.range_headers(position, end)
+        with contextlib.closing(self._client.request("GET", mirror.url, headers)) as reply:
             known_bytes = self._check_answer(mirror, reply, position)
             if known_bytes is None:
                 return
             for chunk in self._body(reply, position, known_bytes):
-                position += len(chunk)
-                yield chunk
+                wanted = chunk if end is None else chunk[: end - position]
+                position += len(wanted)
+                yield wanted
+                if position == end:
+                    return
         if self._size_bytes is not None and position < self._size_bytes:
             raise TransferError(
                 Kind.TRANSFER, f"{mirror.name}: expected {self._size_bytes} bytes, the body ended after {position}"
             )
+
+    def _is_end(self, position: int, end: int | None) -> bool:
+        return position == end or (self._size_bytes is not None and position >= self._size_bytes)
 
     def _body(self, reply: HttpReply, position: int, known_bytes: int) -> Iterator[bytes]:
         """The body without its first `known_bytes`, and nothing beyond the end of the payload."""
