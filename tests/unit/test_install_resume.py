@@ -18,7 +18,7 @@ from update_agent.domain.checkpoint import Checkpoint
 from update_agent.domain.progress import CancelToken, Phase, Progress
 from update_agent.domain.reader import Expectation
 from update_agent.domain.slots import SlotName
-from update_agent.errors import InterruptedByUserError, Kind, VerificationError
+from update_agent.errors import FormatError, InterruptedByUserError, Kind, VerificationError
 from update_agent.formats.operations import OperationType
 
 USR_BYTES = 128 * 1024
@@ -90,12 +90,37 @@ def test_resume_after_last_operation_only_verifies(node: Node) -> None:
     assert_installed(node)
 
 
-def test_resume_with_another_payload_begins_anew(node: Node) -> None:
-    cut_at_write(node, 20, payload(seed=3))
-    source = BytesSource(payload())
-    assert node.install(source).resumed_at_bytes == 0
-    assert source.opened_at == [0]
+@pytest.mark.parametrize("major", [1, 2])
+@pytest.mark.parametrize("op_bytes", [2048, 4096, 8192])
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_resume_with_another_payload_begins_anew(node: Node, major: int, op_bytes: int, is_announced: bool) -> None:
+    """Its metadata may be longer or shorter than those of the payload that the checkpoint is for."""
+    cut_at_write(node, 20, payload(major, seed=3))
+    data = make_payload(NEW, major=major, op_bytes=op_bytes, block_size=1024)
+    source = BytesSource(data)
+    expectation = Expectation(sha256=hashlib.sha256(data).digest()) if is_announced else None
+    assert node.install(source, expectation=expectation).resumed_at_bytes == 0
+    assert source.given_bytes < len(data) + 8192
     assert_installed(node)
+
+
+def test_resume_where_payload_became_shorter_than_its_metadata_is_truncated(node: Node) -> None:
+    data = payload()
+    cut_at_write(node, 20, data)
+    with pytest.raises(FormatError) as caught:
+        node.install(BytesSource(data[:500], size_is_known=False))
+    assert caught.value.kind is Kind.PAYLOAD_TRUNCATED
+    assert node.install(data).resumed_at_bytes > 0
+    assert_installed(node)
+
+
+def test_resume_where_something_else_is_served_is_refused_and_checkpoint_stays(node: Node) -> None:
+    data = payload()
+    cut_at_write(node, 20, data)
+    with pytest.raises(FormatError) as caught:
+        node.install(b"<html>please log in</html>" * 999)
+    assert caught.value.kind is Kind.PAYLOAD_MAGIC
+    assert node.install(data).resumed_at_bytes > 0
 
 
 @pytest.mark.parametrize(
