@@ -155,7 +155,7 @@ class SlotState(StrEnum):
     """What a slot is good for."""
 
     BOOTED = "booted"
-    NEXT_BOOT = "next boot"
+    NEXT_BOOT = "next-boot"
     BOOTABLE = "bootable"
     UNBOOTABLE = "unbootable"
     INCOMPLETE = "incomplete"

@@ -67,7 +67,7 @@ def _table(status: Status, console: Console) -> tuple[str, ...]:
             str(slot_status.slot.flags.priority),
             str(slot_status.slot.flags.tries),
             "yes" if slot_status.slot.flags.successful else "no",
-            str(slot_status.state),
+            slot_status.state.replace("-", " "),
         )
         for slot_status in status.slots
     ]
