@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -214,16 +214,16 @@ def damaged_table(lba: int) -> Scenario:
 def half_way(whole: Scenario, folder: Path, *, done: float) -> Scenario:
     """The same, after an earlier attempt was cut off."""
     events = record(whole, folder)
-    states = list(crash_states(initial_devices(whole), events[: int(len(events) * done)], files=whole.files))
-    devices = dict(states[-1].devices)
+    events = events[: int(len(events) * done)]
+    *_, last = states_after(whole, initial_devices(whole), whole.files, events, subsets=0)
     return Scenario(
         payload=whole.payload,
         known=whole.known,
         new=whole.new,
         target=whole.target,
-        disk=devices.pop("disk"),
-        files=states[-1].files,
-        staged=devices,
+        disk=last.devices["disk"],
+        files=last.files,
+        staged={name: data for name, data in last.devices.items() if name.endswith(".new")},
         workers=whole.workers,
         least_states=100,
     )
@@ -253,13 +253,37 @@ SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
 
 
 def initial_devices(scenario: Scenario) -> dict[str, bytes]:
-    return {**BLANK_KERNELS, **scenario.staged, "disk": scenario.disk}
+    return {**BLANK_KERNELS, **scenario.staged, **split_disk(scenario.disk)}
+
+
+def split_disk(disk: bytes) -> dict[str, bytes]:
+    """The disk and its slots: each has a cache of its own in the kernel, and is flushed on its own."""
+    entries = firmware.read_entries(disk) or []
+    return {"disk": disk, **{entry.label: disk[entry.start : entry.end] for entry in entries}}
+
+
+def join_disk(state: CrashState, before: bytes) -> CrashState:
+    """What the medium holds: the slots within the disk."""
+    disk = bytearray(state.devices["disk"])
+    for entry in firmware.read_entries(before) or []:
+        disk[entry.start : entry.end] = state.devices[entry.label]
+    return replace(state, devices={**state.devices, **split_disk(bytes(disk)), "disk": bytes(disk)})
+
+
+def states_after(
+    scenario: Scenario, start: Mapping[str, bytes], files: Mapping[str, bytes], events: Sequence[Event], subsets: int
+) -> Iterator[CrashState]:
+    """Every state of the journal, with the slots put into the disk."""
+    states = crash_states(
+        start, events, files=files, torn=lambda event: isinstance(event, Write), subsets=subsets, seed=SEED
+    )
+    return (join_disk(state, scenario.disk) for state in states)
 
 
 def build_node(devices: Mapping[str, bytes], files: Mapping[str, bytes], folder: Path, journal: Journal | None) -> Node:
     """A machine that was switched on again."""
     now = dict(files)
-    staged = {name: MemoryDevice.of(data, name=name) for name, data in devices.items() if name != "disk"}
+    staged = {name: MemoryDevice.of(data, name=name) for name, data in devices.items() if name.endswith(".new")}
     return Node(
         device=MemoryDevice.of(devices["disk"], name="disk"),
         files=now,
@@ -280,13 +304,9 @@ def record(scenario: Scenario, folder: Path) -> tuple[Event, ...]:
 
 def possible_states(scenario: Scenario, events: tuple[Event, ...]) -> Iterator[CrashState]:
     """Everything that the power may leave."""
-    devices = initial_devices(scenario)
-
-    def is_write(event: Write | FileReplace) -> bool:
-        return isinstance(event, Write)
-
-    yield from crash_states(devices, events, files=scenario.files, torn=is_write, subsets=6, seed=SEED)
-    yield from torn_state_files(scenario, events)
+    yield from states_after(scenario, initial_devices(scenario), scenario.files, events, subsets=6)
+    for state in torn_state_files(scenario, events):
+        yield join_disk(state, scenario.disk)
 
 
 def torn_state_files(scenario: Scenario, events: tuple[Event, ...]) -> Iterator[CrashState]:
@@ -405,22 +425,14 @@ REFUSED = {
 def test_power_cut_during_refused_install_boots_release_that_ran(name: str, tmp_path: Path) -> None:
     """Not even for one moment is the other slot bootable."""
     journal = Journal()
-    disk = disk_of(OLD)
-    node = build_node({**BLANK_KERNELS, "disk": disk}, kernels_of(OLD), tmp_path, journal)
+    scenario = fresh(REFUSED[name].payload, NEW)
+    start = initial_devices(scenario)
+    node = build_node(start, scenario.files, tmp_path, journal)
     if REFUSED[name].damages:
         node.wrap_target = DamagingDevice
     with pytest.raises(VerificationError):
         node.install(REFUSED[name].payload, workers=1)
-    states = list(
-        crash_states(
-            {**BLANK_KERNELS, "disk": disk},
-            journal.events,
-            files=kernels_of(OLD),
-            torn=lambda event: isinstance(event, Write),
-            subsets=4,
-            seed=SEED,
-        )
-    )
+    states = list(states_after(scenario, start, scenario.files, journal.events, subsets=4))
     for state in states:
         chosen = firmware.choose(state.devices["disk"])
         assert chosen is not None, state.description
@@ -441,7 +453,7 @@ def test_second_power_cut_during_next_attempt_boots_whole_release_and_installs_a
     for start in rng.sample(first, 4):
         journal = Journal()
         build_node(start.devices, start.files, tmp_path, journal).install(scenario.payload)
-        second = list(crash_states(start.devices, journal.events, files=start.files, subsets=1, seed=SEED))
+        second = list(states_after(scenario, start.devices, start.files, journal.events, subsets=1))
         for state in second:
             check_boot(scenario, state)
         for state in rng.sample(second, min(20, len(second))):

@@ -134,7 +134,11 @@ class Node:
         disk = self.disk
 
         def open_slot(slot: Slot) -> contextlib.AbstractContextManager[BlockDevice]:
-            return contextlib.nullcontext(self.wrap_target(disk.region(slot.partition)))
+            device: BlockDevice = GptDisk(self.device).region(slot.partition)
+            if self.journal is not None:
+                # As with the kernel, flushing the disk does not flush what was written through the partition's node.
+                device = RecordingDevice(device, self.journal, name=slot.name.label)
+            return contextlib.nullcontext(self.wrap_target(device))
 
         return Workplace(
             disk=disk,

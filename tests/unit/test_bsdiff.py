@@ -12,7 +12,7 @@ from update_agent.formats.bsdiff import apply_patch
 
 def reader(data: bytes) -> Callable[[int, int], bytes]:
     def read(offset: int, length: int) -> bytes:
-        assert 0 <= offset
+        assert offset >= 0
         assert offset + length <= len(data)
         return data[offset : offset + length]
 
