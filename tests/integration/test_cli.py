@@ -200,7 +200,7 @@ def test_half_a_release_is_made_bootable_by_force(half: Bench, verb: str) -> Non
 
 def test_status_of_half_a_release_says_so_first(half: Bench) -> None:
     lines = half.run().out.splitlines()
-    assert lines[0].startswith("Install interrupted")
+    assert lines[0].startswith("Install unfinished")
     assert lines[0].endswith("; running unknown version from slot A")
     assert lines[3].split() == ["…", "B", "2.0.0", "0", "0", "no", "incomplete"]
 

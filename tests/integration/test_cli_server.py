@@ -273,7 +273,7 @@ def test_install_goes_on_in_the_next_run_where_the_server_broke_off(big_bench: B
     assert "interrupted_at_bytes" in big_bench.run("--json").out
     done = big_bench.run("--json").json["interrupted_at_bytes"]
     assert 8 << 20 <= done <= at
-    assert big_bench.run().out.startswith(f"Install interrupted after {done / (1 << 20):.1f} MiB; running ")
+    assert big_bench.run().out.startswith(f"Install unfinished after {done / (1 << 20):.1f} MiB; running ")
     with serving(ranged(big_payload, ETag='"1"')) as server:
         result = install_url(big_bench, server.url)
         starts = [request.range_start for request in server.received]

@@ -42,7 +42,7 @@ def _headline(status: Status, console: Console) -> str:
         case DiskState.INSTALL_INTERRUPTED:
             done = status.interrupted_at_bytes
             how_far = f" after {format_bytes(done)}" if done is not None else ""
-            return console.paint(Style.WARNING, f"Install interrupted{how_far}; running {_running(booted)}")
+            return console.paint(Style.WARNING, f"Install unfinished{how_far}; running {_running(booted)}")
         case DiskState.UNBOOTABLE:
             return console.paint(Style.BAD, "No slot boots: the boot loader will stop with an error")
         case DiskState.IDLE:
