@@ -83,7 +83,18 @@ def test_checkpoint_well_sealed_with_odd_fields_raises_nothing(name: str, value:
     Checkpoint.from_bytes(seal({**fields, name: value}))
 
 
-@pytest.mark.parametrize("change", [{"schema": 2}, {"next_operation": float("inf")}, {"target": 5}, {"target": "5"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 2},
+        {"next_operation": float("inf")},
+        {"target": 5},
+        {"target": "5"},
+        {"metadata_bytes": -1},
+        {"next_operation": -1},
+        {"data_offset": -1},
+    ],
+)
 def test_checkpoint_of_another_form_counts_as_none(change: dict[str, object]) -> None:
     fields = unseal(CHECKPOINT.to_bytes())
     assert fields is not None

@@ -182,6 +182,27 @@ def test_resume_with_signed_state_of_wrong_length_begins_anew(node: Node) -> Non
     assert_installed(node)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda true: replace(true, data_offset=2**64),
+        lambda true: replace(true, data_offset=0),
+        lambda true: replace(true, next_operation=1),
+        lambda true: replace(true, next_operation=99),
+    ],
+)
+def test_resume_of_checkpoint_whose_operation_is_elsewhere_begins_anew(
+    node: Node, lie: Callable[[Checkpoint], Checkpoint]
+) -> None:
+    """Else the install would end as cut short, time after time, and never begin anew."""
+    cut_at_write(node, 20, payload())
+    checkpoint = node.checkpoints.load()
+    assert checkpoint is not None
+    node.checkpoints.save(lie(checkpoint))
+    assert node.install(payload()).resumed_at_bytes == 0
+    assert_installed(node)
+
+
 @pytest.mark.parametrize("major", [1, 2])
 @pytest.mark.parametrize(
     ("first", "second", "is_resumed"),

@@ -8,7 +8,7 @@ from typing import Final
 from update_agent.domain import activation
 from update_agent.domain.apply import has_in_place
 from update_agent.domain.checkpoint import Checkpoint, CheckpointStore
-from update_agent.domain.pipeline import CHECKPOINT_INTERVAL_BYTES, OperationPipeline
+from update_agent.domain.pipeline import CHECKPOINT_INTERVAL_BYTES, OperationPipeline, list_steps
 from update_agent.domain.progress import CancelToken, Phase, Progress, ProgressSink, ignore_progress
 from update_agent.domain.reader import PayloadReader, Proof
 from update_agent.domain.records import SlotRecord, SlotRecords
@@ -104,13 +104,23 @@ class Attempt:
         """The checkpoint to go on from, with the reader moved there; None after everything of another was removed."""
         work = self._work
         found = self._checkpoint
-        checkpoint = found if found is not None and found.target == self._slot.unique_guid else None
+        checkpoint = found if found is not None and self._can_follow(found) else None
         if self._reader.resume(checkpoint) and checkpoint is not None:
             _LOG.info("going on after %d bytes of an earlier attempt", checkpoint.data_offset)
             return checkpoint
         verify_sources(self._targets, progress=work.progress, cancel=work.cancel)
         work.checkpoints.clear()
         return None
+
+    def _can_follow(self, checkpoint: Checkpoint) -> bool:
+        """Whether the checkpoint names this slot, and an operation where the manifest has its blob."""
+        lengths = [step.operation.data_length for step in list_steps(self._manifest)]
+        done = checkpoint.next_operation
+        return (
+            checkpoint.target == self._slot.unique_guid
+            and 0 <= done <= len(lengths)
+            and checkpoint.data_offset == sum(lengths[:done])
+        )
 
     def _begin_anew(self) -> None:
         if not any(has_in_place(target.part) for target in self._targets):

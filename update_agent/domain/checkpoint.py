@@ -70,7 +70,7 @@ class Checkpoint:
         # The checksum holds, so the fields are what to_bytes wrote; a file of a later version fails here.
         try:
             whole = fields["whole_state"]
-            return cls(
+            checkpoint = cls(
                 target=UUID(fields["target"]),
                 metadata_sha256=bytes.fromhex(fields["metadata_sha256"]),
                 metadata_bytes=int(fields["metadata_bytes"]),
@@ -82,6 +82,8 @@ class Checkpoint:
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
+        counts = (checkpoint.metadata_bytes, checkpoint.next_operation, checkpoint.data_offset)
+        return None if min(counts) < 0 else checkpoint
 
 
 class CheckpointStore:
