@@ -272,6 +272,7 @@ def test_range_of_ten_bytes(header: str | None, expected: tuple[int, int] | None
         "/payloads//etc/passwd",
         "/payloads/new.payload%00",
         "/payloads/secret.txt",
+        "//[",
     ],
 )
 def test_path_to_anything_else_is_not_found(folder: Path, path: str) -> None:
@@ -279,6 +280,36 @@ def test_path_to_anything_else_is_not_found(folder: Path, path: str) -> None:
     (folder / "secret.txt").write_bytes(NEW)
     with running(folder) as server:
         assert Answer(server, "GET", path).status == 404
+
+
+def test_target_that_is_no_url_is_not_found(folder: Path) -> None:
+    with running(folder) as server, socket.create_connection(("127.0.0.1", server.server_port), 5) as connection:
+        connection.sendall(b"GET http://[/payloads/new.payload HTTP/1.1\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /payloads/none HTTP/1.1\r\nContent-Length: 49", 404),
+        (b"GET /payloads/none HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 49", 404),
+        (b"HEAD /payloads/new.payload HTTP/1.1\r\nTransfer-Encoding: chunked", 200),
+        (b"POST /v1/update HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 49", 411),
+        (b"POST /v1/update HTTP/1.1\r\nContent-Length: 0\r\nTransfer-Encoding: chunked", 411),
+    ],
+)
+def test_body_in_doubt_is_never_answered_as_a_request(folder: Path, head: bytes, status: int) -> None:
+    """A proxy would hand the second answer to somebody else."""
+    body = b"GET /payloads/old.payload HTTP/1.1\r\nHost: h\r\n\r\n"
+    with running(folder) as server, socket.create_connection(("127.0.0.1", server.server_port), 5) as connection:
+        connection.sendall(head + b"\r\nHost: h\r\n\r\n" + body)
+        answered = b""
+        with contextlib.suppress(ConnectionError):  # the unread body ends the connection with a reset
+            while piece := connection.recv(4096):
+                answered += piece
+    assert answered.startswith(b"HTTP/1.1 %d " % status)
+    assert answered.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nConnection: close\r\n" in answered
 
 
 def test_access_log_has_one_harmless_line_per_request(folder: Path) -> None:

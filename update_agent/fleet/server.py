@@ -173,8 +173,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path.partition("?")[0] not in OMAHA_PATHS:
             self._refuse(HTTPStatus.NOT_FOUND)
             return
-        length = self.headers.get("Content-Length", "")
-        if re.fullmatch(r"[0-9]{1,19}", length) is None:
+        length, *others = self.headers.get_all("Content-Length", [""])
+        # Whoever stands between must not see another end of the body than we do (RFC 9112, 6.1 and 6.3).
+        if others or "Transfer-Encoding" in self.headers or re.fullmatch(r"[0-9]{1,19}", length) is None:
             self._refuse(HTTPStatus.LENGTH_REQUIRED)
             return
         if int(length) > MAX_REQUEST_BYTES:
@@ -195,10 +196,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Payloads."""
         self._sent_bytes = 0
-        path = urlsplit(self.path).path
-        name = unquote(path.removeprefix(PAYLOADS_PATH))
-        # Names are looked up in the catalog, never in the file system.
-        release = self.server.catalog.find(name) if path.startswith(PAYLOADS_PATH) else None
+        if "Transfer-Encoding" in self.headers or self.headers.get_all("Content-Length", ["0"]) != ["0"]:
+            self.close_connection = True  # the body, which nobody reads, is not the next request
+        release = self._find_release()
         if release is None:
             self._plain(HTTPStatus.NOT_FOUND)
             return
@@ -212,6 +212,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         """What GET would say."""
         self.do_GET()
+
+    def _find_release(self) -> Release | None:
+        try:
+            path = urlsplit(self.path).path
+        except ValueError:
+            return None
+        # Names are looked up in the catalog, never in the file system.
+        name = unquote(path.removeprefix(PAYLOADS_PATH))
+        return self.server.catalog.find(name) if path.startswith(PAYLOADS_PATH) else None
 
     def _send_payload(self, release: Release, file: BinaryIO) -> None:
         etag = f'"{release.sha256.hex()}"'
