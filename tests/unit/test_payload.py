@@ -9,6 +9,7 @@ from update_agent.formats.payload import (
     Signature,
     signatures_from_bytes,
     signatures_to_bytes,
+    v1_signatures_from_bytes,
 )
 
 V1 = bytes.fromhex("43724155 0000000000000001 0000000000000153")
@@ -147,3 +148,24 @@ def test_list_of_signatures_that_breaks_a_rule_is_refused(data: bytes | pb2.Sign
     with pytest.raises(FormatError, match=message) as caught:
         signatures_from_bytes(data if isinstance(data, bytes) else data.SerializeToString())
     assert caught.value.kind is Kind.PAYLOAD_MALFORMED
+
+
+@pytest.mark.parametrize("versions", [[2], [1, 2], [0, 1, 2]])
+def test_v1_signatures_in_the_one_form_are_read(versions: list[int]) -> None:
+    signatures = tuple(Signature(version=version, data=bytes([version]) * 256) for version in versions)
+    assert v1_signatures_from_bytes(signatures_to_bytes(signatures)) == signatures
+
+
+@pytest.mark.parametrize("versions", [[None], [1], [3], [2, 1], [2, 2]])
+def test_v1_signatures_with_other_versions_are_refused(versions: list[int | None]) -> None:
+    data = signatures_to_bytes([Signature(version=version, data=b"s" * 256) for version in versions])
+    with pytest.raises(FormatError) as caught:
+        v1_signatures_from_bytes(data)
+    assert caught.value.kind is Kind.PAYLOAD_MALFORMED
+
+
+def test_v1_signatures_written_in_another_way_are_refused() -> None:
+    data = signatures_to_bytes([Signature(version=2, data=b"s" * 256)])
+    with pytest.raises(FormatError) as caught:
+        v1_signatures_from_bytes(data + b"\x18\x00")
+    assert "one way" in caught.value.message

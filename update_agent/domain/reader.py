@@ -22,7 +22,7 @@ from update_agent.domain.stream import PayloadHashes, PayloadStream
 from update_agent.domain.trust import KeyRing
 from update_agent.errors import FormatError, Kind, VerificationError
 from update_agent.formats.manifest import Manifest
-from update_agent.formats.payload import HEADER_MAX_BYTES, Header, signatures_from_bytes
+from update_agent.formats.payload import HEADER_MAX_BYTES, Header, signatures_from_bytes, v1_signatures_from_bytes
 from update_agent.host.sha256 import resume_hash
 from update_agent.host.spool import Blob
 from update_agent.net.source import PayloadSource
@@ -191,9 +191,8 @@ class PayloadReader:
                 f"payload: expected SHA-256 {expected.hex()}, got {(self._hashes.whole_digest or b'').hex()}",
                 hint="the update server announced another file than it serves",
             )
-        key = self._keyring.verify(
-            signed_sha256, signatures_from_bytes(signature), major=manifest.major, what="payload"
-        )
+        parse = v1_signatures_from_bytes if manifest.major == 1 else signatures_from_bytes
+        key = self._keyring.verify(signed_sha256, parse(signature), major=manifest.major, what="payload")
         return Proof(key=key, size_bytes=self._stream.position, signed_sha256=signed_sha256)
 
     def close(self) -> None:

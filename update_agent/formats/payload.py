@@ -145,6 +145,25 @@ def signatures_from_bytes(data: bytes) -> tuple[Signature, ...]:
     return tuple(map(_signature, message.signatures))
 
 
+def v1_signatures_from_bytes(data: bytes) -> tuple[Signature, ...]:
+    """Parse the signatures of a payload of major version 1, which are written in one way only.
+
+    Versions count up to 2, and every byte is as update_engine's generator writes it: nothing signs these bytes, so a
+    changed one could not be noticed otherwise.
+
+    Raises:
+        FormatError: payload-malformed.
+    """
+    signatures = signatures_from_bytes(data)
+    expected = list(range(3 - len(signatures), 3))
+    found = [signature.version for signature in signatures]
+    if found != expected:
+        raise _malformed(f"expected the versions {expected}, got {found}")
+    if signatures_to_bytes(signatures) != data:
+        raise _malformed("expected the one way to write them, got another")
+    return signatures
+
+
 def signatures_to_bytes(signatures: Sequence[Signature], *, padded_sizes: Sequence[int] | None = None) -> bytes:
     """The list as the generators of update_engine write it: the length depends on versions and `padded_sizes` only.
 
