@@ -21,6 +21,11 @@ from update_agent.host.spool import MEMORY_BLOB_BYTES_MAX, Blob, SpooledBlob
 PIECE_BYTES: Final = 1024 * 1024
 """What is read, decompressed or written at a time where an operation is larger than memory should be."""
 
+_SLOW_TYPES: Final = frozenset({OperationType.REPLACE_BZ, OperationType.REPLACE_XZ})
+"""Decompressing them takes so long that smaller writes cost nothing, and their decompressors need the memory."""
+
+_SLOW_PIECE_BYTES: Final = 256 * 1024
+
 IN_PLACE: Final = frozenset({OperationType.MOVE, OperationType.BSDIFF})
 """Types that read what they overwrite: the target holds a copy of the old content (major version 1)."""
 
@@ -122,11 +127,12 @@ class PartApplier:
 
     def _replace(self, operation: Operation, blob: Blob) -> None:
         room = count_bytes(operation.dst_extents, self.block_size)
-        if blob.size_bytes <= MEMORY_BLOB_BYTES_MAX and room <= MEMORY_BLOB_BYTES_MAX:
+        is_small = max(blob.size_bytes, room) <= MEMORY_BLOB_BYTES_MAX
+        if is_small and operation.type not in _SLOW_TYPES:
             data = decompress(operation.type, blob.read_at(0, blob.size_bytes), room)
             self._write_all(operation, iter((data,)))
         else:
-            self._write_all(operation, decompress_chunks(operation.type, iterate_blob(blob), room, PIECE_BYTES))
+            self._write_all(operation, decompress_chunks(operation.type, iterate_blob(blob), room, _SLOW_PIECE_BYTES))
 
     def _zero(self, operation: Operation, _: Blob) -> None:
         left = count_bytes(operation.dst_extents, self.block_size)

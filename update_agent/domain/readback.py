@@ -9,7 +9,7 @@ from update_agent.errors import Kind, VerificationError
 from update_agent.formats.manifest import ContentInfo, PartName
 from update_agent.host.blockdev import BlockDevice, aligned_buffer
 
-_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 512 * 1024
 _BUFFERS: Final = 3
 """One being hashed, one being read, one waiting."""
 
