@@ -1,6 +1,7 @@
 """Wiring: the real objects behind `--image DISK`."""
 
 import datetime as dt
+import errno
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -48,6 +49,7 @@ class Machine:
 
         Raises:
             RefusedError: target-busy, when it is mounted or otherwise in use.
+            DeviceError: device-open.
         """
         node = self._find_node(slot)
         if node is None:
@@ -55,6 +57,8 @@ class Machine:
         try:
             return FileDevice(node, writable=True, exclusive=True)
         except DeviceError as error:
+            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY):
+                raise
             raise RefusedError(Kind.TARGET_BUSY, f"slot {slot.name}: {error.message}", hint=error.hint) from error
 
     def _find_node(self, slot: Slot) -> Path | None:

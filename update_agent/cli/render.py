@@ -50,9 +50,7 @@ def _headline(status: Status, console: Console) -> str:
 
 
 def _running(booted: SlotStatus | None) -> str:
-    if booted is None:
-        return "nothing"
-    return f"{_version(booted)} from slot {booted.slot.name}"
+    return f"{_version(booted)} from slot {booted.slot.name}" if booted is not None else "nothing"
 
 
 def _version(status: SlotStatus | None) -> str:
