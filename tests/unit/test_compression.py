@@ -159,6 +159,17 @@ def test_zstd_that_announces_another_size_is_refused(announced: int, way: Decomp
 
 
 @both_ways
+@pytest.mark.parametrize("last_block", [b"\x01\x00\x00", b"\x03\x00\x00z"], ids=["raw", "repeated"])
+def test_zstd_that_ends_with_an_empty_block_is_held_to_its_size(last_block: bytes, way: Decompress) -> None:
+    """RFC 8878, 3.1.1: one segment, size in one byte, perhaps a block of one byte, and an empty last one."""
+    head, block = b"\x28\xb5\x2f\xfd\x20", b"\x08\x00\x00x"
+    assert way(ZSTD, head + b"\x01" + block + last_block, 300) == b"x"
+    for announced in (b"\x02", b"\xf7"):
+        with pytest.raises(FormatError, match="REPLACE_ZSTD data"):
+            way(ZSTD, head + announced + block + last_block, 300)
+
+
+@both_ways
 def test_zstd_frame_to_skip_is_no_content(way: Decompress) -> None:
     assert way(ZSTD, bytes.fromhex("502a4d18 01000000 00"), 100) == b""
 

@@ -37,6 +37,8 @@ _ZSTD_OPTIONS: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_m
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_SINGLE_SEGMENT: Final = 0x20
+_ZSTD_HEADER_BYTES_MAX: Final = 18
+"""Magic, descriptor, window, dictionary, content size (RFC 8878, 3.1.1)."""
 
 # EOFError: data after the end of the stream. ValueError: bz2, zstd. MemoryError: a lying header.
 _CORRUPT: Final = (OSError, EOFError, ValueError, MemoryError, lzma.LZMAError, zstd.ZstdError)
@@ -144,18 +146,24 @@ def _slices(chunks: Iterable[Buffer], piece_bytes: int) -> Iterator[bytes]:
 
 def _stream(type_: OperationType, chunks: Iterable[Buffer], piece_bytes: int) -> Iterator[bytes]:
     decompressor = _decompressor(type_)
+    head = b""
+    total = 0
     for chunk in _first_byte_alone(chunks):
+        head += bytes(chunk[: _ZSTD_HEADER_BYTES_MAX - len(head)])
         data = chunk
         while True:
             try:
                 piece = decompressor.decompress(data, piece_bytes)
             except _CORRUPT as error:
                 raise _corrupt(type_, str(error)) from error
+            total += len(piece)
             yield piece
             data = b""
             if decompressor.eof or decompressor.needs_input:
                 break
     _check_end(type_, decompressor)
+    if type_ is OperationType.REPLACE_ZSTD:
+        _check_announced(head, total)
 
 
 def _first_byte_alone(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
@@ -184,6 +192,13 @@ def _check_window(frame: Buffer, content_bytes: int | None) -> None:
         window_bytes = base + (base >> 3) * (frame[5] & 7)
     if window_bytes > 1 << ZSTD_WINDOW_LOG_MAX:
         raise _corrupt(OperationType.REPLACE_ZSTD, f"expected a window of at most 8 MiB, got {window_bytes} bytes")
+
+
+def _check_announced(head: bytes, content_bytes: int) -> None:
+    """Refuse less than what the header says: the library looks only when the last block of a stream holds something."""
+    announced = zstd.get_frame_info(head).decompressed_size
+    if announced is not None and announced != content_bytes:
+        raise _corrupt(OperationType.REPLACE_ZSTD, f"expected {announced} bytes of content, got {content_bytes}")
 
 
 def _check_end(type_: OperationType, decompressor: _Decompressor) -> None:
