@@ -228,7 +228,7 @@ def test_install_on_a_disk_without_exactly_two_slots_is_refused(tmp_path: Path, 
     assert parts[1].number == USR_A_NUMBER
 
 
-def test_install_on_an_image_that_cannot_be_written_is_refused(bench: Bench) -> None:
+def test_install_with_a_state_folder_that_is_a_file_is_refused(bench: Bench) -> None:
     result = bench.install("--payload", bench.put("p", PAYLOAD), "--state-dir", bench.put("file", b""), "--json")
     assert_refused(bench, result, Kind.STATE_FILE, FAILED)
 

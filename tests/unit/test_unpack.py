@@ -117,6 +117,16 @@ def test_unpack_replaces_an_existing_file_and_what_a_crash_left(usr: Path, kerne
     assert usr.read_bytes() == NEW
 
 
+def test_unpack_does_not_write_through_a_link_that_lies_beside_the_output(
+    usr: Path, kernel: Path, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    usr.with_name("usr.img.new").symlink_to(precious)
+    run_unpack(make_payload(NEW), {PartName.USR: usr})
+    assert (precious.read_bytes(), usr.read_bytes()) == (b"precious", NEW)
+
+
 def test_unpack_tells_progress_of_both_phases(usr: Path, kernel: Path) -> None:
     told: list[Progress] = []
     run_unpack(make_payload(NEW), {PartName.USR: usr}, progress=told.append)
