@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,9 +19,9 @@ from update_agent.domain.targets import (
     Places,
     copy_old_content,
     flush_targets,
-    verify_results,
     verify_sources,
 )
+from update_agent.domain.verification import Verification
 from update_agent.errors import Kind, VerificationError
 from update_agent.formats.manifest import Manifest, PartName
 from update_agent.host.disk import GptDisk
@@ -79,6 +80,7 @@ class Attempt:
         self._targets = targets
         self._version = version
         self._workers = workers
+        self._verification = Verification(manifest, targets)
 
     def run(self) -> tuple[Proof, int]:
         """Carry out the steps; gives what was proved, and the bytes of blobs that an earlier attempt had done."""
@@ -91,8 +93,9 @@ class Attempt:
         first = checkpoint.next_operation if checkpoint else 0
         resumed_at_bytes = checkpoint.data_offset if checkpoint else 0
         try:
-            self._carry_out(first)  # step 7
-            proof = self._prove()  # steps 8 and 9
+            with closing(self._verification):
+                self._carry_out(first)  # step 7
+                proof = self._prove()  # steps 8 and 9
         except VerificationError as error:
             if error.kind not in _FETCH_AGAIN:
                 work.checkpoints.clear()  # going on from there would only find the same again
@@ -128,6 +131,7 @@ class Attempt:
         copy_old_content(self._targets, progress=self._work.progress, cancel=self._work.cancel)
 
     def _carry_out(self, first: int) -> None:
+        self._verification.note_flushed(first)
         folder = self._work.places.state_folder
         appliers = {
             target.part.name: applier
@@ -165,6 +169,7 @@ class Attempt:
         """Flush every target, then save: a checkpoint names only what is on the medium."""
         flush_targets(self._targets)
         self._work.checkpoints.save(snapshot)
+        self._verification.note_flushed(snapshot.next_operation)
 
     def forbid(self) -> None:
         """No way back from here: an operation is about to overwrite what it reads."""
@@ -173,7 +178,7 @@ class Attempt:
     def _prove(self) -> Proof:
         work = self._work
         proof = self._reader.finish(self._manifest)  # step 8
-        verify_results(self._targets, progress=work.progress, cancel=work.cancel)  # step 9
+        self._verification.finish(progress=work.progress, cancel=work.cancel)  # step 9
         return proof
 
     def _put_in_place(self) -> None:

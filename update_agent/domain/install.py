@@ -8,7 +8,8 @@
     6. In-place deltas only: the old content is copied to the target.
     7. Operations are carried out as their data arrives (`pipeline`); checkpoints name what was flushed.
     8. The payload signature is verified, and that the file ends there.
-    9. The targets are flushed, read back past the page cache, and compared with the manifest.
+    9. The targets are flushed, read back past the page cache, and compared with the manifest (`verification`). What was
+       flushed for a checkpoint and is not written again has been read back meanwhile.
     10. Kernel and policy files are moved into place.
     11. The target is recorded as complete, and activated: top priority, one try.
     12. The checkpoint is removed.

@@ -15,7 +15,7 @@ from update_agent.domain.progress import (
     ProgressSink,
     ignore_progress,
 )
-from update_agent.domain.readback import hash_device, verify_content, verify_source
+from update_agent.domain.readback import hash_device, verify_source
 from update_agent.domain.slots import Slot
 from update_agent.errors import ConfigurationError, DeviceError, InstallError, Kind
 from update_agent.formats.manifest import ContentInfo, Manifest, Part, PartName
@@ -241,21 +241,6 @@ def copy_old_content(targets: Sequence[PartTarget], *, progress: ProgressSink, c
             new.write_at(offset, piece)
             combined(Progress(phase=Phase.COPYING, done_bytes=offset + len(piece), total_bytes=size))
         new.flush()
-
-
-def verify_results(targets: Sequence[PartTarget], *, progress: ProgressSink, cancel: CancelToken) -> None:
-    """Flush every target, read it back from the medium and compare it with the manifest.
-
-    Raises:
-        VerificationError: partition-hash, kernel-hash, pcr-policy-hash.
-        DeviceError: from the devices.
-        InterruptedByUserError: interrupted.
-    """
-    flush_targets(targets)
-    written = [(target.device, target) for target in targets if target.device is not None]
-    combined = CombinedProgress(progress, sum(target.new.size_bytes for _, target in written))
-    for device, target in written:
-        verify_content(device, target.new, target.part.name, progress=combined, cancel=cancel)
 
 
 def flush_targets(targets: Sequence[PartTarget]) -> None:
