@@ -19,9 +19,11 @@ def keep_freed_memory() -> None:
     share it, else each would keep its own. Where the C library is another one, nothing happens.
     """
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt = libc.mallopt
     except (OSError, AttributeError):
         return
     mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
     mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     mallopt(_M_ARENA_MAX, 1)
+    libc.malloc_trim(0)  # what the imports have left behind

@@ -9,11 +9,11 @@ import io
 import socket
 from typing import Any, Final, cast
 
-from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from update_agent.net.pace import StallWatch
+from update_agent.net.requests_lite import HTTPAdapter
 
 _BUFFER_BYTES: Final = 1 << 16
 

@@ -7,10 +7,10 @@ import ssl
 from collections.abc import Iterator
 from typing import Final
 
-import requests
 import urllib3.exceptions
 
 from update_agent.errors import Kind, TransferError
+from update_agent.net.requests_lite import requests
 
 FOREIGN_ERRORS: Final = (
     requests.RequestException,

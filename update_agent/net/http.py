@@ -13,9 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Final, cast
 from urllib.parse import urljoin
 
-import requests
-import requests.auth
-import requests.utils
 import urllib3
 
 from update_agent import __version__
@@ -23,6 +20,7 @@ from update_agent.errors import ConfigurationError, Kind, TransferError
 from update_agent.net.connection import WatchedAdapter
 from update_agent.net.failures import FOREIGN_ERRORS, PermanentTransferError, translated
 from update_agent.net.pace import StallWatch
+from update_agent.net.requests_lite import requests
 from update_agent.net.settings import TransferSettings
 from update_agent.net.url import HttpUrl, parse_url
 
