@@ -65,7 +65,8 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path, type_: OperationTyp
         node = make_node(tmp_path, usr_bytes=size)
         del usr
         peaks.append(peak_bytes(node, source))
-    assert abs(peaks[1] - peaks[0]) < 2 * MIB
+    # How full the queue of 1 MiB operations gets is up to the threads; the images differ by 56 MiB.
+    assert abs(peaks[1] - peaks[0]) < 4 * MIB
 
 
 def test_memory_does_not_grow_with_one_operation(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.commands import OLD, Bench, make_bench
 from update_agent.cli import machine
-from update_agent.cli.machine import Machine, open_machine, state_folder_for
+from update_agent.cli.machine import Machine, open_machine
 from update_agent.domain.slots import SlotName
 from update_agent.errors import DeviceError, Kind, RefusedError
 from update_agent.host import udev
@@ -91,7 +91,9 @@ def test_source_is_a_range_of_the_disk(block_machine: Machine) -> None:
         assert device.read_at(0, 16) == OLD[:16]
 
 
-def test_state_of_a_kernel_disk_is_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "is_block_device", lambda _path: True)
-    assert state_folder_for(Path("/dev/vda"), None) == Path("/var/lib/update-agent")
-    assert state_folder_for(Path("/dev/vda"), Path("elsewhere")) == Path("elsewhere")
+def test_state_of_a_kernel_disk_is_on_the_node_by_its_guid(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All disks of a node share that folder, and disks of one image share the GUIDs of their slots."""
+    monkeypatch.setattr(machine, "FileDevice", BlockFile)
+    with open_machine(Namespace(image=bench.image, state_dir=None, booted=None), writable=False) as opened:
+        guid = str(opened.disk.disk_guid)
+        assert opened.state_folder == Path("/var/lib/update-agent/disks") / guid

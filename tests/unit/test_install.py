@@ -506,3 +506,19 @@ def test_records_file_damaged_costs_no_install(node: Node) -> None:
     node.files[RECORDS] = b"{"
     node.install(make_payload(NEW))
     assert node.next_boot() is SlotName.B
+
+
+def test_install_of_what_waits_already_changes_nothing(node: Node) -> None:
+    node.install(make_payload(NEW))
+    disk, files = whole_disk(node), dict(node.files)
+    report = node.install(make_payload(NEW))
+    assert (report.key, report.version, report.slot) == (None, "2.0.0", SlotName.B)
+    assert whole_disk(node) == disk
+    assert node.files == files
+
+
+def test_install_of_what_waited_but_was_marked_bad_starts_again(node: Node) -> None:
+    node.install(make_payload(NEW))
+    activation.mark_bad(node.disk, node.slots.b)
+    assert node.install(make_payload(NEW)).key is not None
+    assert node.next_boot() is SlotName.B

@@ -6,13 +6,15 @@ import pytest
 from update_agent.host.memory import keep_freed_memory
 
 
-def test_keep_freed_memory_sets_both_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_freed_memory_keeps_buffers_in_one_arena(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
-    library = SimpleNamespace(mallopt=lambda name, value: calls.append((name, value)))
+    trims: list[int] = []
+    library = SimpleNamespace(mallopt=lambda name, value: calls.append((name, value)), malloc_trim=trims.append)
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: library)
     keep_freed_memory()
-    # malloc.h: M_MMAP_THRESHOLD is -3, M_TRIM_THRESHOLD is -1; 32 MiB is the largest that glibc takes.
-    assert {(-3, 32 << 20), (-1, 32 << 20)} <= set(calls)
+    # malloc.h: M_MMAP_THRESHOLD is -3, M_TRIM_THRESHOLD is -1, M_ARENA_MAX is -8; 32 MiB is the most glibc takes.
+    assert set(calls) == {(-3, 32 << 20), (-1, 32 << 20), (-8, 1)}
+    assert trims == [0]
 
 
 @pytest.mark.parametrize("error", [OSError("no C library"), AttributeError("mallopt")])

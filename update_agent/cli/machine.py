@@ -74,13 +74,11 @@ class Machine:
         return nullcontext(self.disk.region(slot.partition))
 
 
-def state_folder_for(image: Path, explicit: Path | None) -> Path:
-    """Where the state of a disk is kept: beside an image file, on the node for its own disk."""
-    if explicit is not None:
-        return explicit
-    if image.is_block_device():
-        return _NODE_STATE_FOLDER
-    real = image.resolve()  # or an image would have another state through each symbolic link
+def _state_folder(device: FileDevice, disk: GptDisk) -> Path:
+    """Where the state of a disk is kept: beside an image file, on the node by the disk's GUID."""
+    if device.is_block:
+        return _NODE_STATE_FOLDER / "disks" / str(disk.disk_guid)
+    real = device.path.resolve()  # or an image would have another state through each symbolic link
     return real.with_name(real.name + ".state")
 
 
@@ -101,17 +99,19 @@ def open_machine(args: Namespace, *, writable: bool) -> Iterator[Machine]:
             "expected a disk to work on, got none",
             hint="give --image DISK: an image file or a block device",
         )
-    folder = state_folder_for(image, args.state_dir)
     with ExitStack() as stack:
         device = stack.enter_context(FileDevice(image, writable=writable))
+        disk = GptDisk(device, sector_size_bytes=device.logical_sector_bytes)
+        folder = args.state_dir or _state_folder(device, disk)
         if writable:
             stack.enter_context(exclusive_lock(folder / _LOCK_FILE))
             if not device.is_block:
                 # The same image may be opened by another name or with another state folder.
                 stack.enter_context(exclusive_lock(image))
+            disk.reload()  # who held the lock before may have changed it
         yield Machine(
             device=device,
-            disk=GptDisk(device, sector_size_bytes=device.logical_sector_bytes),
+            disk=disk,
             state_folder=folder,
             checkpoints=CheckpointStore(StateFile(folder / _CHECKPOINT_FILE)),
             records=SlotRecords(StateFile(folder / _RECORDS_FILE)),

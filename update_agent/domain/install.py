@@ -1,7 +1,8 @@
 """An install, from the first byte of the payload to the flags that make it boot next.
 
     1. Header, metadata signature and manifest are read and checked (`reader`).
-    2. The policy is asked: is the release newer, is the target not the running slot?
+    2. The policy is asked: is the release newer, is the target not the running slot? If the target holds just this
+       content already and boots next, there is nothing to do.
     3. Every place is opened and has room; a delta's old content is the right one. Nothing was changed so far.
     4. An earlier attempt at the same payload is taken up; any other is forgotten.
     5. The target is made unbootable - priority, tries, successful 0, flushed - and recorded as incomplete.
@@ -20,6 +21,7 @@ Running the install again goes on from the last checkpoint, or begins anew where
 
 from dataclasses import dataclass, field
 
+from update_agent.domain import activation
 from update_agent.domain.attempt import Attempt, Workplace
 from update_agent.domain.policy import VersionPolicy, choose_version
 from update_agent.domain.reader import Expectation, reading
@@ -27,6 +29,7 @@ from update_agent.domain.records import SlotRecords
 from update_agent.domain.slots import Slot, SlotName, SlotTable
 from update_agent.domain.targets import open_targets
 from update_agent.domain.trust import KeyRing
+from update_agent.formats.manifest import Manifest, PartName
 from update_agent.net.source import PayloadSource
 
 
@@ -63,17 +66,17 @@ class InstallReport:
         slot: the slot that boots next.
         version: its release, or None if neither the payload nor the server said.
         previous_version: release of the slot that ran, or None if unknown.
-        key: name of the key that had signed.
-        payload_bytes: size of the payload.
+        key: name of the key that had signed; None if the slot held this release already and boots next.
+        payload_bytes: size of the payload; 0 likewise.
         resumed_at_bytes: blob bytes that an earlier attempt had done; 0 for a fresh start.
     """
 
     slot: SlotName
     version: str | None
     previous_version: str | None
-    key: str
-    payload_bytes: int
-    resumed_at_bytes: int
+    key: str | None = None
+    payload_bytes: int = 0
+    resumed_at_bytes: int = 0
 
 
 def install(request: InstallRequest, workplace: Workplace) -> InstallReport:
@@ -90,6 +93,11 @@ def install(request: InstallRequest, workplace: Workplace) -> InstallReport:
         target = slots.target(booted, request.target)
         version = choose_version(manifest.version, request.expectation.version)
         running = request.running_version or recorded_version(workplace.records, booted)
+        if _is_waiting(target, slots, manifest, workplace.records):
+            # The power may have failed during the last steps: finish them.
+            activation.activate(workplace.disk, target)
+            workplace.checkpoints.clear()
+            return InstallReport(slot=target.name, version=version, previous_version=running)
         request.versions.check(version, running)
         with open_targets(manifest, target, booted, workplace.places) as targets:  # step 3
             attempt = Attempt(
@@ -110,6 +118,19 @@ def install(request: InstallRequest, workplace: Workplace) -> InstallReport:
         key=proof.key,
         payload_bytes=proof.size_bytes,
         resumed_at_bytes=resumed_at_bytes,
+    )
+
+
+def _is_waiting(target: Slot, slots: SlotTable, manifest: Manifest, records: SlotRecords) -> bool:
+    """Whether an earlier install has brought just this content, and it boots next."""
+    record, usr = records.get(target.unique_guid), manifest.part(PartName.USR)
+    return (
+        record is not None
+        and record.is_complete
+        and usr is not None
+        and usr.new is not None
+        and record.sha256 == usr.new.sha256.hex()
+        and slots.next_boot() == target
     )
 
 

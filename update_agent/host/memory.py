@@ -20,10 +20,10 @@ def keep_freed_memory() -> None:
     """
     try:
         libc = ctypes.CDLL(None)
-        mallopt = libc.mallopt
+        mallopt, malloc_trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError):
         return
     mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
     mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     mallopt(_M_ARENA_MAX, 1)
-    libc.malloc_trim(0)  # what the imports have left behind
+    malloc_trim(0)  # what the imports have left behind

@@ -132,7 +132,7 @@ class HttpSource:
         # 2**63 seconds are enough; max_failures_per_url may be any number.
         delay = self._settings.retry_delay_secs * 2.0 ** min(mirror.failures - 1, 63)
         delay = min(delay, self._settings.retry_delay_max_secs)
-        _LOG.info("%s; trying again in %g s", error.message, delay)
+        _LOG.warning("%s; trying again in %g s", error.message, delay)
         self._sleep(delay)
 
     def _exhausted(self) -> UpdateAgentError:

@@ -178,7 +178,7 @@ def _answer(report: InstallReport, console: Console) -> ExitStatus:
         console.answer_json(
             {
                 "schema": SCHEMA,
-                "result": "installed",
+                "result": "installed" if report.key else "already-installed",
                 "slot": report.slot,
                 "version": report.version,
                 "previous_version": report.previous_version,
@@ -189,6 +189,9 @@ def _answer(report: InstallReport, console: Console) -> ExitStatus:
         )
         return ExitStatus.DONE
     old, new = report.previous_version or "unknown version", report.version or "unknown version"
+    if report.key is None:
+        console.answer(f"{new} is in slot {report.slot} already, it boots next (running: {old})")
+        return ExitStatus.DONE
     resumed = f", resumed after {format_bytes(report.resumed_at_bytes)}" if report.resumed_at_bytes else ""
     console.answer(
         f"Installed {new} in slot {report.slot}, it boots next (running: {old}, signed by {report.key}{resumed})"
