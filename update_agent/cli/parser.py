@@ -88,7 +88,7 @@ def _add_update(verbs: Verbs) -> None:
     parser.add_argument("--server", metavar="URL", help="update server (Omaha protocol)")
     add_server_options(parser)
     add_transfer_options(parser)
-    parser.set_defaults(run=late("install", "run_check"))
+    parser.set_defaults(run=late("server", "run_check"))
     _add_install(verbs)
 
 
