@@ -61,14 +61,50 @@ def test_file_device_uncached_read_into_unaligned_memory_gives_the_same(image: P
         assert buffer == DATA[:DIRECT_IO_ALIGNMENT_BYTES]
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
-def test_file_device_direct_read_that_fails(image: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """EINVAL means that the device wants it otherwise, anything else that the medium is broken."""
+@pytest.fixture
+def block_image(image: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that passes for a block device."""
+    monkeypatch.setattr(stat, "S_ISBLK", lambda _mode: True)
+    return image
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 4096), (512, 512), (1, 3), (SIZE - 5, 5)])
+def test_block_device_uncached_read_gives_the_same(block_image: Path, offset: int, length: int) -> None:
+    with FileDevice(block_image) as device:
+        for _ in range(2):
+            buffer = aligned_buffer(max(length, 1))[:length]
+            device.read_into(offset, buffer, uncached=True)
+            assert buffer == DATA[offset : offset + length]
+
+
+def test_file_device_uncached_read_is_of_the_file_that_was_opened(image: Path) -> None:
     with FileDevice(image) as device:
+        image.rename(image.with_name("moved"))
+        image.write_bytes(bytes(SIZE))
+        buffer = aligned_buffer(4096)
+        device.read_into(0, buffer, uncached=True)
+        assert buffer == DATA[:4096]
+
+
+def test_file_device_that_cannot_be_opened_again_is_a_device_error(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_proc(_path: str, _flags: int) -> int:
+        raise OSError(errno.ENOENT, "no /proc")
+
+    with FileDevice(image) as device:
+        monkeypatch.setattr(os, "open", no_proc)
+        with pytest.raises(DeviceError) as caught:
+            device.read_into(0, aligned_buffer(4096), uncached=True)
+    assert caught.value.kind is Kind.DEVICE_OPEN
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_block_device_direct_read_that_fails(block_image: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """EINVAL means that the device wants it otherwise, anything else that the medium is broken."""
+    with FileDevice(block_image) as device:
         device.read_into(0, aligned_buffer(4096), uncached=True)
-        real, direct = os.preadv, device._direct_fd
-        if direct is None:
-            pytest.skip("the file system of the temporary folder knows no O_DIRECT")
+        real, direct = os.preadv, device._uncached_fd
 
         def fail_direct(fd: int, buffers: list[memoryview], offset: int) -> int:
             if fd == direct:
@@ -86,18 +122,18 @@ def test_file_device_direct_read_that_fails(image: Path, monkeypatch: pytest.Mon
             assert caught.value.kind is Kind.DEVICE_IO
 
 
-def test_file_device_without_direct_access_reads_through_the_cache(
-    image: Path, monkeypatch: pytest.MonkeyPatch
+def test_block_device_without_direct_access_reads_through_the_cache(
+    block_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.open
 
-    def open_cached(path: Path, flags: int, *rest: int) -> int:
+    def open_cached(path: Path | str, flags: int, *rest: int) -> int:
         if flags & os.O_DIRECT:
             raise OSError(errno.EINVAL, "no O_DIRECT here")
         return real(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", open_cached)
-    with FileDevice(image) as device:
+    with FileDevice(block_image) as device:
         for _ in range(2):
             buffer = aligned_buffer(4096)
             device.read_into(0, buffer, uncached=True)

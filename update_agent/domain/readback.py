@@ -11,9 +11,12 @@ from update_agent.errors import Kind, VerificationError
 from update_agent.formats.manifest import ContentInfo, PartName
 from update_agent.host.blockdev import BlockDevice, aligned_buffer
 
-_PIECE_BYTES: Final = 256 * 1024
-_BUFFERS: Final = 3
-"""One being hashed, one being read, one waiting."""
+_PIECE_BYTES: Final = 512 * 1024
+_READERS: Final = 2
+"""Reads under way: past the page cache nobody reads ahead for us, and one at a time halves the rate of a disk."""
+
+_BUFFERS: Final = _READERS + 1
+"""One more is being hashed."""
 
 _JOB_BYTES: Final = 16 * 1024 * 1024
 """How much is read between two looks at progress and cancellation."""
@@ -37,7 +40,7 @@ class ReadbackHash:
         self._hash = hashlib.sha256()
         self._buffers = [aligned_buffer(_PIECE_BYTES) for _ in range(_BUFFERS)]
         self._hasher = ThreadPoolExecutor(1, "readback-hash")
-        self._reader = ThreadPoolExecutor(1, "readback-read")
+        self._reader = ThreadPoolExecutor(_READERS, "readback-read")
         self._jobs: deque[Future[int]] = deque()
         self._promised_bytes = 0
 
@@ -72,10 +75,10 @@ class ReadbackHash:
     def _take(self, start: int, end: int) -> int:
         """Hash the bytes from `start` to `end`; gives `end`."""
         offsets = range(start, end, _PIECE_BYTES)
-        ahead = deque(self._read_later(offset, end) for offset in offsets[: _BUFFERS - 1])
+        ahead = deque(self._read_later(offset, end) for offset in offsets[:_READERS])
         for number in range(len(offsets)):
             view = ahead.popleft().result()
-            ahead.extend(self._read_later(offset, end) for offset in offsets[number + _BUFFERS - 1 :][:1])
+            ahead.extend(self._read_later(offset, end) for offset in offsets[number + _READERS :][:1])
             self._hash.update(view)
         return end
 

@@ -6,10 +6,12 @@ changes the size of what it opens.
 
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import stat
 import struct
+import threading
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -102,8 +104,9 @@ class FileDevice:
             self._fd = os.open(path, flags | os.O_CLOEXEC)
         except OSError as error:
             raise _open_error(path, error) from error
-        self._direct_fd: int | None = None
-        self._may_go_direct = True
+        self._fds = [self._fd]
+        self._is_direct = self._is_block
+        self._lock = threading.Lock()
         self._size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
 
     @property
@@ -144,26 +147,43 @@ class FileDevice:
     def read_into(self, offset: int, buffer: memoryview, *, uncached: bool = False) -> None:
         """Fill `buffer` from `offset`, past the page cache if asked and possible."""
         check_range(self, offset, len(buffer))
-        if uncached and self._read_direct(offset, buffer):
+        if not uncached:
+            self._read_all(self._fd, offset, buffer)
             return
-        if uncached:
+        with self._lock:  # readers in several threads must open it once
+            fd = self._uncached_fd
+        if not (self._is_direct and self._read_direct(fd, offset, buffer)):
             # Clean pages are dropped, so what comes next is what the medium holds; a no-op on some file systems.
             os.posix_fadvise(self._fd, offset, len(buffer), os.POSIX_FADV_DONTNEED)
-        self._read_all(self._fd, offset, buffer)
+            self._read_all(self._fd if self._is_direct else fd, offset, buffer)
 
-    def _read_direct(self, offset: int, buffer: memoryview) -> bool:
+    @functools.cached_property
+    def _uncached_fd(self) -> int:
+        """Opened when it is first needed: with O_DIRECT on a block device, where that is possible.
+
+        Not so on an image file: a direct read there holds a lock of the file that every write waits for, and what is
+        read back behind a writer would halve its rate. Reading ahead would only fill the cache that is to be avoided.
+        """
+        same = f"/proc/self/fd/{self._fd}"  # by now there may be another file under the name
+        if self._is_direct:
+            try:
+                self._fds.append(os.open(same, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+            except OSError:
+                self._is_direct = False
+            else:
+                return self._fds[-1]
+        try:
+            self._fds.append(os.open(same, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise _open_error(self._path, error) from error
+        os.posix_fadvise(self._fds[-1], 0, 0, os.POSIX_FADV_RANDOM)
+        return self._fds[-1]
+
+    def _read_direct(self, fd: int, offset: int, buffer: memoryview) -> bool:
         if offset % DIRECT_IO_ALIGNMENT_BYTES or len(buffer) % DIRECT_IO_ALIGNMENT_BYTES:
             return False
-        if self._direct_fd is None:
-            if not self._may_go_direct:
-                return False
-            try:
-                self._direct_fd = os.open(self._path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-            except OSError:
-                self._may_go_direct = False  # tmpfs and some others know no O_DIRECT
-                return False
         try:
-            return os.preadv(self._direct_fd, [buffer], offset) == len(buffer)
+            return os.preadv(fd, [buffer], offset) == len(buffer)
         except OSError as error:
             if error.errno == errno.EINVAL:  # the buffer or the sector size does not suit the device
                 return False
@@ -200,10 +220,8 @@ class FileDevice:
 
     def close(self) -> None:
         """Close; does not flush."""
-        for fd in (self._fd, self._direct_fd):
-            if fd is not None:
-                os.close(fd)
-        self._direct_fd = None
+        while self._fds:
+            os.close(self._fds.pop())
 
     def __enter__(self) -> "FileDevice":
         return self
