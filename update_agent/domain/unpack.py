@@ -8,7 +8,7 @@ from pathlib import Path
 from update_agent.domain.apply import PartApplier, has_in_place, is_delta
 from update_agent.domain.checkpoint import Checkpoint
 from update_agent.domain.pipeline import CHECKPOINT_INTERVAL_BYTES, OperationPipeline
-from update_agent.domain.progress import CancelToken, ProgressSink
+from update_agent.domain.progress import CancelToken, CombinedProgress, ProgressSink
 from update_agent.domain.readback import verify_content, verify_source
 from update_agent.domain.reader import Expectation, PayloadReader, Proof, reading
 from update_agent.domain.trust import KeyRing
@@ -76,9 +76,10 @@ def unpack(request: UnpackRequest, *, progress: ProgressSink, cancel: CancelToke
                 verify_source(output.applier.source, part.old, progress=progress, cancel=cancel)
         _pipeline(request, reader, outputs, progress, cancel).run(manifest, 0)
         proof = reader.finish(manifest)
+        combined = CombinedProgress(progress, sum(output.new.size_bytes for output in outputs.values()))
         for name, output in outputs.items():
             output.device.flush()
-            verify_content(output.device, output.new, name, progress=progress, cancel=cancel)
+            verify_content(output.device, output.new, name, progress=combined, cancel=cancel)
         for output in outputs.values():
             output.staged.trim(output.new.size_bytes)
             output.staged.commit()
