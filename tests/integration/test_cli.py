@@ -258,6 +258,15 @@ def test_install_says_what_it_did_and_keeps_the_old_release(bench: Bench) -> Non
     bench.assert_sound()
 
 
+def test_install_of_what_waits_for_its_boot_says_so(bench: Bench) -> None:
+    payload = bench.put("new.payload", make_payload(NEW))
+    bench.install("--payload", payload)
+    result = bench.install("--payload", payload)
+    assert (result.status, result.err) == (0, "")
+    assert result.out == "2.0.0 is in slot B already, it boots next (running: unknown version)\n"
+    assert '"result": "already-installed"' in bench.install("--payload", payload, "--json").out
+
+
 def test_install_tells_progress_on_stderr_line_by_line(bench: Bench) -> None:
     lines = bench.install("--payload", bench.put("new.payload", PAYLOAD)).err.splitlines()
     assert re.fullmatch(r"downloading: 100 % of \d+\.\d KiB", lines[-3]), lines
