@@ -38,6 +38,10 @@ class Server:
         return sum(map(int, sent))
 
 
+ALL_FETCHED = "downloading: 100 %"
+"""What follows - flush, signature, the rest of the reading back, the flags - takes long enough to be hit by a kill."""
+
+
 @contextlib.contextmanager
 def fleet(payloads: Path, log: Path) -> Iterator[Server]:
     line = [sys.executable, "-m", "update_agent.fleet", "serve", "--payloads", str(payloads)]
@@ -101,13 +105,13 @@ def test_install_killed_twenty_times_completes_and_fetches_little_twice(tmp_path
             run_and_kill(slow, after="downloading: ", delay_secs=rng.uniform(0, 0.9))
             assert bench.run("next-boot").out == "A\n"
             progress.append(bench.run("--json").json["interrupted_at_bytes"] or 0)
-        run_and_kill(install_line(bench, url), after="verifying: ", delay_secs=0)
+        run_and_kill(install_line(bench, url), after=ALL_FETCHED, delay_secs=0)
         result = run_program(*install_line(bench, url))
         assert result.status == 0, result.err
         sent = server.sent_bytes
     assert progress == sorted(progress)
     assert progress[-1] > 0
-    assert result.json["resumed_at_bytes"] >= size - 2 * MIB  # nothing was left to fetch
+    assert result.json["resumed_at_bytes"] >= size - CHECKPOINT_INTERVAL_BYTES
     assert bench.content("B")[: len(new)] == new
     assert bench.boots() == "B"
     bench.assert_sound()
@@ -115,20 +119,20 @@ def test_install_killed_twenty_times_completes_and_fetches_little_twice(tmp_path
     assert sent <= size + KILLS * CHECKPOINT_INTERVAL_BYTES
 
 
-def test_install_of_version_1_killed_in_the_middle_and_while_verifying_completes(tmp_path: Path) -> None:
+def test_install_of_version_1_killed_in_the_middle_and_at_the_end_completes(tmp_path: Path) -> None:
     new = random.Random(3).randbytes(40 * MIB)
     bench = make_bench(tmp_path, content=bytes(48 * MIB))
     payload = publish(bench, new, "--format", "1", "--compression", "none", name="new-2.0.0.payload")
     with fleet(payload.parent, tmp_path / "access.log") as server:
         line = install_line(bench, f"{server.url}payloads/{payload.name}")
-        for after in ("downloading: 50 %", "downloading: 80 %", "verifying: "):
+        for after in ("downloading: 50 %", "downloading: 80 %", ALL_FETCHED):
             run_and_kill([*line, "--limit-rate", str(40 * MIB)], after=after, delay_secs=0)
             assert bench.boots() == "A"
             bench.assert_sound()
         result = run_program(*line)
         assert result.status == 0, result.err
         assert server.sent_bytes <= payload.stat().st_size + 3 * CHECKPOINT_INTERVAL_BYTES
-    assert result.json["resumed_at_bytes"] >= 39 * MIB
+    assert result.json["resumed_at_bytes"] >= payload.stat().st_size - CHECKPOINT_INTERVAL_BYTES
     assert bench.content("B")[: len(new)] == new
     assert bench.boots() == "B"
 
