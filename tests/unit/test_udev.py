@@ -70,9 +70,8 @@ def test_find_partition_node_that_fails_is_our_error(context: Context, error: Ex
     assert (caught.value.kind, caught.value.hint) == (Kind.DEVICE_OPEN, "is /sys mounted?")
 
 
-@pytest.mark.parametrize("path", ["/nonexistent", __file__, "/dev/null"])
-def test_find_partition_node_of_no_disk_is_our_error_or_none(path: str) -> None:
-    try:
-        assert find_partition_node(Path(path), 1) is None
-    except DeviceError as error:
-        assert error.kind is Kind.DEVICE_OPEN  # noqa: PT017 - where /sys is missing even /dev/null is unknown
+@pytest.mark.parametrize("path", ["/nonexistent", __file__])
+def test_find_partition_node_of_what_is_no_device_is_our_error(path: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        find_partition_node(Path(path), 1)
+    assert caught.value.kind is Kind.DEVICE_OPEN

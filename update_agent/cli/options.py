@@ -89,7 +89,13 @@ def add_common_options(parser: ArgumentParser, *, is_verb: bool) -> None:
         return group.add_argument(*names, default=SUPPRESS if is_verb else default, **rest)
 
     add("--image", metavar="DISK", type=Path, default=None, help="disk image or block device to work on")
-    add("--state-dir", metavar="DIR", type=Path, default=None, help="where checkpoints are kept (DISK.state)")
+    add(
+        "--state-dir",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="where state is kept (DISK.state; of a block device /var/lib/update-agent/disks/GUID)",
+    )
     add("--booted", metavar="A|B", type=slot_name, default=None, help="the slot that counts as running")
     add("--json", action="store_true", default=False, help="answer in JSON")
     add("--color", choices=[str(color) for color in Color], default=str(Color.AUTO), help="when to use colour (auto)")
