@@ -8,10 +8,11 @@
     ├── DeviceError          the disk, the kernel, the file system
     ├── InstallError         an operation that cannot be carried out here
     ├── RefusedError         possible, but the policy says no
+    ├── ServiceError         the daemon, its bus, its child process or a hook
     └── InterruptedByUserError
 
 The class says whose fault it is, the kind says what happened. Kinds are stable: they appear in JSON, on
-D-Bus and in logs, and `update_agent.api` maps each to an exit status and to update_engine's error code.
+D-Bus and in logs, and `update_agent.api.forms` maps each to an exit status and to update_engine's error code.
 """
 
 from enum import StrEnum, unique
@@ -38,6 +39,7 @@ class Kind(StrEnum):
     OMAHA_EMPTY = "omaha-empty"
     OMAHA_MALFORMED = "omaha-malformed"
     OMAHA_INVALID = "omaha-invalid"
+    MESSAGE_MALFORMED = "message-malformed"
     # verification
     KEY_MISSING = "key-missing"
     SIGNATURE_MISSING = "signature-missing"
@@ -71,6 +73,12 @@ class Kind(StrEnum):
     SLOT_MISSING = "slot-missing"
     SOURCE_MISSING = "source-missing"
     KERNEL_TARGET_MISSING = "kernel-target-missing"
+    POSTINSTALL_MISSING = "postinstall-missing"
+    POSTINSTALL_FAILED = "postinstall-failed"
+    POSTINSTALL_TIMEOUT = "postinstall-timeout"
+    POSTINSTALL_FIRMWARE_B = "postinstall-firmware-b"
+    BOOT_DISK_UNKNOWN = "boot-disk-unknown"
+    UPDATE_FELL_BACK = "update-fell-back"
     # refused
     TARGET_BOOTED = "target-booted"
     TARGET_BUSY = "target-busy"
@@ -80,6 +88,16 @@ class Kind(StrEnum):
     SLOT_UNPROVEN = "slot-unproven"
     NOTHING_BOOTABLE = "nothing-bootable"
     BUSY = "busy"
+    BACKOFF = "backoff"
+    BAD_RELEASE = "bad-release"
+    WRONG_STATE = "wrong-state"
+    NOT_AUTHORIZED = "not-authorized"
+    # service
+    SERVICE_UNREACHABLE = "service-unreachable"
+    BUS = "bus"
+    WORKER_DIED = "worker-died"
+    UNHEALTHY = "unhealthy"
+    COMMAND_FAILED = "command-failed"
     # a person
     INTERRUPTED = "interrupted"
 
@@ -95,6 +113,10 @@ RETRYABLE: Final = frozenset(
         Kind.OMAHA_REFUSED,
         Kind.TARGET_BUSY,
         Kind.BUSY,
+        Kind.BACKOFF,
+        Kind.SERVICE_UNREACHABLE,
+        Kind.BUS,
+        Kind.WORKER_DIED,
         Kind.INTERRUPTED,
     }
 )
@@ -148,6 +170,10 @@ class InstallError(UpdateAgentError):
 
 class RefusedError(UpdateAgentError):
     """Possible, but the policy says no."""
+
+
+class ServiceError(UpdateAgentError):
+    """The daemon, its bus, its child process or a hook failed."""
 
 
 class InterruptedByUserError(UpdateAgentError):

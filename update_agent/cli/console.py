@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final, TextIO
 
-from update_agent.api import error_to_json
+from update_agent.api.forms import error_to_json
 from update_agent.domain.progress import Phase, Progress, ProgressSink
 from update_agent.errors import DeviceError, Kind, UpdateAgentError
 

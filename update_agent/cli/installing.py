@@ -3,15 +3,14 @@
 from argparse import Namespace
 from collections.abc import Callable
 
-from update_agent.api import SCHEMA, ExitStatus
+from update_agent.api.forms import SCHEMA, ExitStatus
+from update_agent.api.machine import Machine
+from update_agent.api.workplace import make_workplace
 from update_agent.cli.console import Console, format_bytes
-from update_agent.cli.machine import Machine, now
-from update_agent.domain.attempt import Workplace
 from update_agent.domain.install import InstallReport, InstallRequest, install
 from update_agent.domain.policy import VersionPolicy
 from update_agent.domain.progress import ProgressSink
 from update_agent.domain.reader import Expectation
-from update_agent.domain.targets import Places
 from update_agent.domain.trust import KeyRing
 from update_agent.net.source import PayloadSource
 
@@ -41,19 +40,8 @@ def carry_out(
         workers=args.workers,
     )
     with console.progress() as sink:
-        workplace = Workplace(
-            disk=machine.disk,
-            places=Places(
-                open_target=machine.open_target,
-                open_source=machine.open_source,
-                boot_folder=args.boot_dir,
-                skip_kernel=args.skip_kernel,
-                state_folder=machine.state_folder,
-            ),
-            checkpoints=machine.checkpoints,
-            records=machine.records,
-            now=now,
-            progress=wrap_progress(sink),
+        workplace = make_workplace(
+            machine, boot_folder=args.boot_dir, skip_kernel=args.skip_kernel, progress=wrap_progress(sink)
         )
         return install(request, workplace)
 

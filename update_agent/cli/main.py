@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from types import FrameType
 
-from update_agent.api import ERROR_FORMS, ExitStatus
+from update_agent.api.forms import ERROR_FORMS, ExitStatus
 from update_agent.cli.console import Color, Console
 from update_agent.cli.parser import build_parser
 from update_agent.errors import InterruptedByUserError, Kind, UpdateAgentError

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from update_agent.api import ExitStatus
+from update_agent.api.forms import ExitStatus
 from update_agent.cli.console import Color, Console
 from update_agent.domain.slots import SlotName
 from update_agent.errors import FormatError

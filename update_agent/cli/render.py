@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from update_agent.api import DiskState, SlotState, SlotStatus, Status
+from update_agent.api.disk import DiskState, SlotState, SlotStatus, Status
 from update_agent.cli.console import Console, Style, format_bytes
 
 _GLYPHS: Final = {

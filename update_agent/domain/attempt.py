@@ -1,9 +1,10 @@
 """Steps 3 to 12 of an install (`update_agent.domain.install` tells the whole story)."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from update_agent.domain import activation
@@ -32,6 +33,14 @@ _FETCH_AGAIN: Final = frozenset({Kind.OPERATION_HASH, Kind.PAYLOAD_CHANGED})
 """What was fetched last is wrong, what is on the target is not: the next attempt may go on from the checkpoint."""
 
 
+PostInstall = Callable[[Slot, Mapping[PartName, Path]], None]
+"""Raises `InstallError` when the release must not boot."""
+
+
+def skip_post_install(_slot: Slot, _files: Mapping[PartName, Path]) -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workplace:
     """One disk and what belongs to it.
@@ -44,6 +53,9 @@ class Workplace:
         now: RFC 3339 time in UTC.
         progress: told about every step.
         cancel: stops the install at the next safe point.
+        target_taken: told once the target was made unbootable.
+        post_install: what the new release itself wants to do before it boots; gets the target and the files that its
+            parts went to. When it raises, the target stays unbootable.
         checkpoint_interval_bytes: bytes of payload that a crash may cost.
     """
 
@@ -54,6 +66,8 @@ class Workplace:
     now: Callable[[], str]
     progress: ProgressSink = ignore_progress
     cancel: CancelToken = field(default_factory=CancelToken)
+    target_taken: Callable[[], None] = lambda: None
+    post_install: PostInstall = skip_post_install
     checkpoint_interval_bytes: int = CHECKPOINT_INTERVAL_BYTES
 
 
@@ -88,6 +102,7 @@ class Attempt:
         checkpoint = self._take_up()  # steps 3 and 4
         activation.deactivate(work.disk, self._slot)  # step 5
         work.records.mark_incomplete(self._slot.unique_guid, self._version, work.now())
+        work.target_taken()
         if checkpoint is None:
             self._begin_anew()  # step 6
         first = checkpoint.next_operation if checkpoint else 0
@@ -181,6 +196,19 @@ class Attempt:
         self._verification.finish(progress=work.progress, cancel=work.cancel)  # step 9
         return proof
 
+    def _run_post_install(self) -> None:
+        files: dict[PartName, Path] = {
+            target.part.name: self._work.places.file_for(target.part.name, self._slot)
+            for target in self._targets
+            if target.staged is not None
+        }
+        try:
+            self._work.post_install(self._slot, files)
+        except BaseException:
+            # It may have set boot flags by itself before it failed.
+            activation.deactivate(self._work.disk, self._slot)
+            raise
+
     def _put_in_place(self) -> None:
         work = self._work
         work.progress(Progress(phase=Phase.FINALIZING, done_bytes=0, total_bytes=1))
@@ -188,6 +216,7 @@ class Attempt:
             if target.staged is not None:
                 target.staged.trim(target.new.size_bytes)
                 target.staged.commit()
+        self._run_post_install()
         usr = next(target.new for target in self._targets if target.part.name is PartName.USR)
         record = SlotRecord(
             version=self._version,

@@ -11,7 +11,7 @@
     8. The payload signature is verified, and that the file ends there.
     9. The targets are flushed, read back past the page cache, and compared with the manifest (`verification`). What was
        flushed for a checkpoint and is not written again has been read back meanwhile.
-    10. Kernel and policy files are moved into place.
+    10. Kernel and policy files are moved into place; what the release itself wants to do first is done (`postinstall`).
     11. The target is recorded as complete, and activated: top priority, one try.
     12. The checkpoint is removed.
 

@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from update_agent.api import ExitStatus
+from update_agent.api.forms import ExitStatus
 from update_agent.cli.console import Console
 from update_agent.cli.installing import carry_out, show_report
-from update_agent.cli.machine import open_machine
+from update_agent.cli.machine import open_chosen
 from update_agent.cli.network import transfer_settings
 from update_agent.domain.reader import Expectation
 from update_agent.domain.trust import KeyRing
@@ -29,7 +29,7 @@ def run_install(args: Namespace, console: Console) -> ExitStatus:
         )
     keep_freed_memory()
     keyring = KeyRing.load(args.public_key)
-    with open_machine(args, writable=True) as machine:
+    with open_chosen(args, writable=True) as machine:
         if args.server:
             # A payload at hand does not pay for the import.
             from update_agent.cli.verbs.server import install_from_server

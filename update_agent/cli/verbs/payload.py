@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from update_agent.api import SCHEMA, ExitStatus
+from update_agent.api.forms import SCHEMA, ExitStatus
 from update_agent.cli.console import Console, format_bytes
 from update_agent.domain.apply import is_delta
 from update_agent.domain.build import build_payload

@@ -5,10 +5,11 @@ from argparse import Namespace
 from typing import Final
 
 from update_agent import __version__
-from update_agent.api import ERROR_FORMS, SCHEMA, ExitStatus
+from update_agent.api.forms import ERROR_FORMS, SCHEMA, ExitStatus
+from update_agent.api.machine import Machine
 from update_agent.cli.console import Console, format_bytes
 from update_agent.cli.installing import carry_out, show_report
-from update_agent.cli.machine import Machine, open_machine
+from update_agent.cli.machine import open_chosen
 from update_agent.cli.network import transfer_settings
 from update_agent.domain.install import recorded_version
 from update_agent.domain.progress import Phase, Progress, ProgressSink
@@ -26,7 +27,7 @@ _UNKNOWN_VERSION: Final = "0.0.0"
 
 def run_check(args: Namespace, console: Console) -> ExitStatus:
     """Print what the server offers."""
-    with open_machine(args, writable=False) as machine:
+    with open_chosen(args, writable=False) as machine:
         session = _open_session(args, machine)
         answer = session.check()
     if console.is_json:

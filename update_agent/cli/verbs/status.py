@@ -2,15 +2,15 @@
 
 from argparse import Namespace
 
-from update_agent.api import ExitStatus
+from update_agent.api.forms import ExitStatus
 from update_agent.cli.console import Console
-from update_agent.cli.machine import open_machine
+from update_agent.cli.machine import open_chosen
 from update_agent.cli.render import render_slots, render_status
 
 
 def run_status(args: Namespace, console: Console) -> ExitStatus:
     """Print the status."""
-    with open_machine(args, writable=False) as machine:
+    with open_chosen(args, writable=False) as machine:
         status = machine.status()
     if console.is_json:
         console.answer_json(status.to_json())
@@ -23,7 +23,7 @@ def run_status(args: Namespace, console: Console) -> ExitStatus:
 
 def run_slots(args: Namespace, console: Console) -> ExitStatus:
     """Print both slots."""
-    with open_machine(args, writable=False) as machine:
+    with open_chosen(args, writable=False) as machine:
         status = machine.status()
     if console.is_json:
         document = status.to_json()

@@ -1,15 +1,14 @@
 """Disks of the kernel, which tests without special devices do not have: a file stands in for each node."""
 
 import errno
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import OLD, Bench, make_bench
-from update_agent.cli import machine
-from update_agent.cli.machine import Machine, open_machine
+from update_agent.api import machine
+from update_agent.api.machine import Machine, open_machine
 from update_agent.domain.slots import SlotName
 from update_agent.errors import DeviceError, Kind, RefusedError
 from update_agent.host import udev
@@ -42,8 +41,7 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.fixture
 def block_machine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(machine, "FileDevice", BlockFile)
-    args = Namespace(image=bench.image, state_dir=bench.folder / "state", booted=None)
-    with open_machine(args, writable=True) as opened:
+    with open_machine(bench.image, writable=True, state_folder=bench.folder / "state") as opened:
         yield opened
 
 
@@ -94,6 +92,6 @@ def test_source_is_a_range_of_the_disk(block_machine: Machine) -> None:
 def test_state_of_a_kernel_disk_is_on_the_node_by_its_guid(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """All disks of a node share that folder, and disks of one image share the GUIDs of their slots."""
     monkeypatch.setattr(machine, "FileDevice", BlockFile)
-    with open_machine(Namespace(image=bench.image, state_dir=None, booted=None), writable=False) as opened:
+    with open_machine(bench.image, writable=False) as opened:
         guid = str(opened.disk.disk_guid)
         assert opened.state_folder == Path("/var/lib/update-agent/disks") / guid

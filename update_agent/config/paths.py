@@ -1,0 +1,53 @@
+"""Where things are on a node; with another root, in a folder of a test."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """Everything is under `root`, which is `/` on a node."""
+
+    root: Path = Path("/")
+
+    def at(self, absolute: str) -> Path:
+        """A path of a setting, under the root."""
+        return self.root / absolute.lstrip("/")
+
+    @property
+    def fragment_folders(self) -> tuple[Path, ...]:
+        """Configuration, the last one counts most; a file replaces one of the same name in an earlier folder."""
+        return tuple(self.at(f"{place}/update-agent/config.d") for place in ("usr/lib", "run", "etc"))
+
+    @property
+    def flatcar_files(self) -> tuple[Path, ...]:
+        """Flatcar's key/value files, the first one that has a key counts."""
+        return tuple(
+            self.at(name)
+            for name in ("etc/flatcar/update.conf", "usr/share/flatcar/update.conf", "usr/share/flatcar/release")
+        )
+
+    @property
+    def oem_files(self) -> tuple[Path, ...]:
+        """Likewise."""
+        return self.at("etc/oem-release"), self.at("usr/share/oem/oem-release")
+
+    @property
+    def state_folder(self) -> Path:
+        """What must outlive a reboot."""
+        return self.at("var/lib/update-agent")
+
+    @property
+    def run_folder(self) -> Path:
+        """What must not."""
+        return self.at("run/update-agent")
+
+    @property
+    def reboot_required(self) -> Path:
+        """Exists exactly while a reboot is pending; Debian's convention, kured reads it."""
+        return self.at("run/reboot-required")
+
+    @property
+    def update_engine_prefs(self) -> Path:
+        """Where update_engine keeps its state; post-install scripts read two files in it."""
+        return self.at("var/lib/update_engine/prefs")

@@ -1,0 +1,1 @@
+"""The service: the loop, its child process, its D-Bus objects, its metrics."""
