@@ -22,17 +22,8 @@ from update_agent.fleet import main as fleet_main
 from update_agent.fleet.catalog import Catalog, version_in_name
 from update_agent.fleet.main import FLATCAR_APP_ID, build_parser
 from update_agent.fleet.server import FleetServer, ServerSettings, parse_range
-from update_agent.formats.omaha import (
-    AppInfo,
-    Event,
-    EventResult,
-    EventType,
-    InstallSource,
-    NoUpdate,
-    Request,
-    Update,
-    parse_response,
-)
+from update_agent.formats.omaha import NoUpdate, Update, parse_response
+from update_agent.formats.omaha_request import AppInfo, Event, EventResult, EventType, InstallSource, Request
 from update_agent.formats.release import Version
 from update_agent.net.omaha_client import OmahaClient
 from update_agent.net.settings import TransferSettings

@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.servers import Received, head, make_authority, redirect, send, serving, whole
 from update_agent.errors import ConfigurationError, FormatError, Kind, TransferError
-from update_agent.formats.omaha import AppInfo, InstallSource, NoUpdate, Request, Update
+from update_agent.formats.omaha import NoUpdate, Update
+from update_agent.formats.omaha_request import AppInfo, InstallSource, Request
 from update_agent.net.failures import HttpStatusError
 from update_agent.net.omaha_client import OmahaClient
 from update_agent.net.settings import TransferSettings

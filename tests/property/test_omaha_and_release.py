@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from update_agent.errors import FormatError, UpdateAgentError
-from update_agent.formats.omaha import AppInfo, Event, EventResult, EventType, InstallSource, Request, parse_response
+from update_agent.formats.omaha import parse_response
+from update_agent.formats.omaha_request import AppInfo, Event, EventResult, EventType, InstallSource, Request
 from update_agent.formats.omaha_server import parse_request
 from update_agent.formats.release import Version
 

@@ -6,17 +6,8 @@ import pytest
 
 from update_agent.errors import FormatError, Kind, TransferError, UpdateAgentError
 from update_agent.formats import omaha
-from update_agent.formats.omaha import (
-    AppInfo,
-    Event,
-    EventResult,
-    EventType,
-    InstallSource,
-    NoUpdate,
-    Request,
-    Update,
-    parse_response,
-)
+from update_agent.formats.omaha import NoUpdate, Update, parse_response
+from update_agent.formats.omaha_request import AppInfo, Event, EventResult, EventType, InstallSource, Request
 from update_agent.formats.release import Version
 
 DATA = Path(__file__).parent.parent / "data" / "omaha"

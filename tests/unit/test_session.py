@@ -4,16 +4,8 @@ import pytest
 
 from update_agent.domain.session import OFFICIAL_SERVER, UpdateSession
 from update_agent.errors import Kind, TransferError
-from update_agent.formats.omaha import (
-    AppInfo,
-    Event,
-    EventResult,
-    EventType,
-    InstallSource,
-    NoUpdate,
-    Request,
-    Update,
-)
+from update_agent.formats.omaha import NoUpdate, Update
+from update_agent.formats.omaha_request import AppInfo, Event, EventResult, EventType, InstallSource, Request
 
 APP = AppInfo(app_id="{app}", version="1.0.0", track="stable", boot_id="{boot}", machine="x86_64", machine_id="m")
 OTHER_SERVER = 1 << 28

@@ -8,7 +8,7 @@ from typing import Any
 from update_agent.config.settings import Settings
 from update_agent.daemon.ports import InstallOptions
 from update_agent.domain.state import Backoff
-from update_agent.formats.omaha import AppInfo, InstallSource
+from update_agent.formats.omaha_request import AppInfo, InstallSource
 
 
 @unique

@@ -3,16 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from update_agent.formats.omaha import (
-    AppInfo,
-    Event,
-    EventResult,
-    EventType,
-    InstallSource,
-    NoUpdate,
-    Request,
-    Update,
-)
+from update_agent.formats.omaha import NoUpdate, Update
+from update_agent.formats.omaha_request import AppInfo, Event, EventResult, EventType, InstallSource, Request
 
 OFFICIAL_SERVER: Final = "https://public.update.flatcar-linux.net/v1/update/"
 """Error codes of nodes that ask another server carry a flag, so that its operator can tell them apart."""

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from update_agent.errors import FormatError, Kind
 from update_agent.formats import xml
+from update_agent.formats.xml_text import escape
 
 MAX_REQUEST_BYTES: Final = 64 << 10
 MAX_APPS: Final = 32
@@ -178,7 +179,7 @@ def _app(answer: AppAnswer) -> str:
     ping = '<ping status="ok"></ping>' if answer.has_ping and answer.status is AppStatus.OK else ""
     check = _update_check(answer) if answer.has_update_check else ""
     events = '<event status="ok"></event>' * answer.event_count
-    return f'<app appid="{xml.escape(answer.app_id)}" status="{answer.status}">{ping}{check}{events}</app>'
+    return f'<app appid="{escape(answer.app_id)}" status="{answer.status}">{ping}{check}{events}</app>'
 
 
 def _update_check(answer: AppAnswer) -> str:
@@ -188,9 +189,9 @@ def _update_check(answer: AppAnswer) -> str:
         return '<updatecheck status="noupdate"><urls></urls></updatecheck>'
     offer = answer.offer
     return (
-        f'<updatecheck status="ok"><urls><url codebase="{xml.escape(offer.codebase)}"></url></urls>'
-        f'<manifest version="{xml.escape(offer.version)}"><packages>'
-        f'<package name="{xml.escape(offer.name)}" hash="{offer.sha1_base64}" hash_sha256="{offer.sha256_base64}" '
+        f'<updatecheck status="ok"><urls><url codebase="{escape(offer.codebase)}"></url></urls>'
+        f'<manifest version="{escape(offer.version)}"><packages>'
+        f'<package name="{escape(offer.name)}" hash="{offer.sha1_base64}" hash_sha256="{offer.sha256_base64}" '
         f'size="{offer.size_bytes}" required="true"></package></packages><actions>'
         f'<action event="postinstall" sha256="{offer.sha256_base64}" DisablePayloadBackoff="true"></action>'
         "</actions></manifest></updatecheck>"

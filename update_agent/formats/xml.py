@@ -1,7 +1,7 @@
 """XML from the network: small, shallow, and without a document type.
 
 Entities, external references and document types are refused, so that a short text cannot become a long one and no
-file is read while parsing. Escaping is that of libxml2, which the servers in the field were tested with.
+file is read while parsing.
 """
 
 import re
@@ -18,8 +18,6 @@ MAX_DEPTH: Final = 16
 MAX_ELEMENTS: Final = 10_000
 
 _PROLOG_ONLY: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^<>]{0,200}\?>)?\s*")
-_ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
-_SPECIAL: Final = re.compile(r'[^\t\n\x20-\x7e]|[&<>"]')
 
 
 class _LimitError(Exception):
@@ -90,20 +88,3 @@ def parse(data: bytes, *, root: str, limit_bytes: int) -> Element:
             hint=_hint(data),
         )
     return element
-
-
-def _escape_one(match: re.Match[str]) -> str:
-    char = match[0]
-    if char in _ESCAPES:
-        return _ESCAPES[char]
-    if char == "\r":
-        return "&#13;"
-    code = ord(char)
-    if code < 0x7F or 0xD800 <= code < 0xE000 or code in {0xFFFE, 0xFFFF}:
-        return ""
-    return f"&#x{code:X};"
-
-
-def escape(text: str) -> str:
-    """`text` as the value of an attribute in double quotes, in ASCII; what XML cannot carry is left out."""
-    return _SPECIAL.sub(_escape_one, text)

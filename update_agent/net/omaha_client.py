@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from update_agent.errors import Kind, TransferError, UpdateAgentError
-from update_agent.formats.omaha import MAX_RESPONSE_BYTES, NoUpdate, Request, Update, parse_response
+from update_agent.formats.omaha import MAX_RESPONSE_BYTES, NoUpdate, Update, parse_response
+from update_agent.formats.omaha_request import Request
 from update_agent.net.failures import HttpStatusError
 from update_agent.net.http import HttpClient, HttpReply
 from update_agent.net.settings import TransferSettings

@@ -17,7 +17,8 @@ from update_agent.domain.reader import Expectation
 from update_agent.domain.session import UpdateSession
 from update_agent.domain.trust import KeyRing
 from update_agent.errors import ConfigurationError, Kind, TransferError, UpdateAgentError
-from update_agent.formats.omaha import AppInfo, InstallSource, NoUpdate, Update
+from update_agent.formats.omaha import NoUpdate, Update
+from update_agent.formats.omaha_request import AppInfo, InstallSource
 from update_agent.net.omaha_client import OmahaClient
 from update_agent.net.transfer import HttpSource
 
