@@ -114,6 +114,7 @@ class AgentState:
             that has been told, None when no update was ever seen.
         has_fallen_back: the last update was booted and did not stay; to be told with the next check.
         pending: installed, not booted yet.
+        trial: booted, not marked good yet.
         unfinished: version and size of an update that was under way, so that it goes on after a restart.
         unfinished_size_bytes: its payload.
         bad_releases: newest last, at most 16.
@@ -122,13 +123,13 @@ class AgentState:
         last_success_at: unix seconds of the last check that was answered, 0 for never.
         check_interval_secs: as the server or its errors made it; 0 for the configured one.
         last_error: None after a success.
-        good_boot_id: the boot that was found healthy.
     """
 
     aleph_version: str = ""
     previous_version: str | None = None
     has_fallen_back: bool = False
     pending: PendingUpdate | None = None
+    trial: PendingUpdate | None = None
     unfinished: str | None = None
     unfinished_size_bytes: int = 0
     bad_releases: tuple[BadRelease, ...] = ()
@@ -137,7 +138,6 @@ class AgentState:
     last_success_at: int = 0
     check_interval_secs: int = 0
     last_error: LastError | None = None
-    good_boot_id: str = ""
 
     def is_bad(self, version: str) -> bool:
         """Whether a release is known to be bad."""
@@ -170,7 +170,7 @@ class AgentState:
 
 def _state(document: dict[str, Any]) -> AgentState:
     known = {each.name: document[each.name] for each in fields(AgentState) if each.name in document}
-    nested = {"pending": PendingUpdate, "backoff": Backoff, "last_error": LastError}
+    nested = {"pending": PendingUpdate, "trial": PendingUpdate, "backoff": Backoff, "last_error": LastError}
     for name, form in nested.items():
         if known.get(name) is not None:
             known[name] = _checked(form(**known[name]))
