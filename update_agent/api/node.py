@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from update_agent.domain.state import BadRelease, LastError
+
 BUS_NAME: Final = "org.updateagent1"
 OBJECT_PATH: Final = "/org/updateagent1"
 MANAGER_INTERFACE: Final = "org.updateagent1.Manager"
@@ -70,26 +72,6 @@ class SlotView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorView:
-    """The last failure; times in unix seconds."""
-
-    kind: str
-    message: str
-    hint: str
-    at: int
-    omaha_code: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BadReleaseView:
-    """A release that is not tried again by itself."""
-
-    version: str
-    reason: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
     """Everything a person may ask; empty text and 0 stand for "none" or "unknown"; times are unix seconds.
 
@@ -128,8 +110,8 @@ class NodeStatus:
     last_check_at: int = 0
     last_success_at: int = 0
     next_check_at: int = 0
-    last_error: ErrorView | None = None
-    bad_releases: tuple[BadReleaseView, ...] = ()
+    last_error: LastError | None = None
+    bad_releases: tuple[BadRelease, ...] = ()
     health: str = "unknown"
     health_text: str = ""
     disk: str = ""

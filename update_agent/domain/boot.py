@@ -62,11 +62,11 @@ def _end_trial(state: AgentState, boot: Boot) -> AgentState:
 
 
 def _fallen_back(state: AgentState, update: PendingUpdate, boot: Boot) -> AgentState:
-    name = update.version or "unknown version"
     error = InstallError(
         Kind.UPDATE_FELL_BACK,
-        f"update: {name} was installed in slot {update.slot} and slot {boot.booted} runs: it did not come up, or was not healthy",
-        hint="the journal of its boot says why: journalctl -b -1; to try it again: update-agent install --allow-bad-release",
+        f"update: expected {update.version or 'the release'} to run from slot {update.slot}, got slot {boot.booted}: "
+        "it did not come up, or was not healthy",
+        hint="see the journal of its boot, journalctl -b -1; to try it again, update-agent install --allow-bad-release",
     )
     told = replace(
         state,
