@@ -1,9 +1,12 @@
 """The status of a node as the daemon knows it, and its forms as JSON and on D-Bus."""
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from update_agent.api.disk import SlotStatus
+from update_agent.api.forms import SCHEMA
 from update_agent.domain.state import BadRelease, LastError
 
 BUS_NAME: Final = "org.updateagent1"
@@ -36,6 +39,40 @@ class SlotView:
     size_bytes: int
     content_sha256: str
     installed_at: str
+
+    @classmethod
+    def of(cls, status: SlotStatus) -> "SlotView":
+        """The slot of a disk that is at hand."""
+        flags, record = status.slot.flags, status.record
+        return cls(
+            name=status.slot.name,
+            state=status.state,
+            version=status.version or "",
+            priority=flags.priority,
+            tries=flags.tries,
+            successful=bool(flags.successful),
+            partition=status.slot.number,
+            partition_guid=str(status.slot.unique_guid),
+            size_bytes=status.slot.size_bytes,
+            content_sha256=record.sha256 if record else "",
+            installed_at=record.installed_at if record else "",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As `update_agent.api.disk.SlotStatus.to_json`, but for what only the disk's state file knows."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "version": self.version or None,
+            "priority": self.priority,
+            "tries": self.tries,
+            "successful": self.successful,
+            "partition": self.partition,
+            "partition_guid": self.partition_guid,
+            "size_bytes": self.size_bytes,
+            "content_sha256": self.content_sha256 or None,
+            "installed_at": self.installed_at or None,
+        }
 
     def to_properties(self) -> dict[str, Property]:
         """Of `org.updateagent1.Slot`."""
@@ -164,3 +201,85 @@ class NodeStatus:
             "Warnings": ("as", list(self.warnings)),
             "AgentVersion": ("s", self.agent_version),
         }
+
+    @classmethod
+    def from_properties(cls, values: Mapping[str, Any], slots: Sequence[Mapping[str, Any]]) -> "NodeStatus":
+        """The reverse; `slots` are the properties of the slots' objects.
+
+        Raises:
+            KeyError, TypeError, ValueError: when the values are those of another interface.
+        """
+        error = LastError(**dict(zip(_ERROR_FIELDS, values["LastError"], strict=True)))
+        releases = tuple(
+            BadRelease(version=version, reason=reason, at=at) for version, reason, at in values["BadReleases"]
+        )
+        return cls(
+            **{name: values[name.title().replace("_", "")] for name in _PLAIN_FIELDS},
+            last_error=error if error.kind else None,
+            bad_releases=releases,
+            gpt_problems=tuple(values["GptProblems"]),
+            warnings=tuple(values["Warnings"]),
+            slots=tuple(SlotView.from_properties(slot) for slot in slots),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The status as a JSON document; what is not known or not there is null."""
+        words = {name: getattr(self, name) or None for name in _PLAIN_FIELDS}
+        return {
+            "schema": SCHEMA,
+            "state": words["state"],
+            "phase": words["phase"],
+            "progress_done_bytes": self.progress_done_bytes if self.phase else None,
+            "progress_total_bytes": self.progress_total_bytes if self.phase else None,
+            "rate_bytes_per_sec": self.rate_bytes_per_sec if self.phase else None,
+            "running_version": words["running_version"],
+            "offered_version": words["offered_version"],
+            "offered_size_bytes": words["offered_size_bytes"],
+            "reboot_pending": self.is_reboot_pending,
+            "pending_version": words["pending_version"],
+            "pending_slot": words["pending_slot"],
+            "pending_at": _time(self.pending_at),
+            "channel": words["channel"],
+            "server": words["server"],
+            "last_check_at": _time(self.last_check_at),
+            "last_success_at": _time(self.last_success_at),
+            "next_check_at": _time(self.next_check_at),
+            "last_error": _error_to_json(self.last_error) if self.last_error else None,
+            "bad_releases": [
+                {"version": release.version, "reason": release.reason, "at": _time(release.at)}
+                for release in self.bad_releases
+            ],
+            "health": words["health"],
+            "health_text": words["health_text"],
+            "disk": words["disk"],
+            "disk_guid": words["disk_guid"],
+            "booted": words["booted"],
+            "next_boot": words["next_boot"],
+            "slots": [slot.to_json() for slot in self.slots],
+            "gpt_problems": list(self.gpt_problems),
+            "warnings": list(self.warnings),
+            "agent_version": words["agent_version"],
+        }
+
+
+_ERROR_FIELDS: Final = tuple(LastError.__dataclass_fields__)
+_NOT_PLAIN: Final = frozenset({"last_error", "bad_releases", "gpt_problems", "warnings", "slots"})
+_PLAIN_FIELDS: Final = tuple(name for name in NodeStatus.__dataclass_fields__ if name not in _NOT_PLAIN)
+"""Text and numbers, named on D-Bus as here but in another case."""
+
+
+def _error_to_json(error: LastError) -> dict[str, Any]:
+    return {
+        "kind": error.kind,
+        "message": error.message,
+        "hint": error.hint or None,
+        "at": _time(error.at),
+        "omaha_code": error.omaha_code,
+    }
+
+
+def _time(unix_secs: int) -> str | None:
+    """RFC 3339 in UTC; None for 0, which stands for never."""
+    if unix_secs <= 0:
+        return None
+    return dt.datetime.fromtimestamp(unix_secs, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
