@@ -4,9 +4,23 @@ A setting is `section.key` in a fragment file. What a value may be is said here 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum, unique
+from types import MappingProxyType
 from typing import Any, Final
+
+from update_agent.config.schema import (
+    ABSOLUTE_PATH,
+    HOST_PORT,
+    PROXY_URL,
+    RATE,
+    SERVER_URL,
+    URL,
+    Rule,
+    Setting,
+    describe,
+    unknown_key,
+)
 
 DEFAULT_SERVER: Final = "https://public.update.flatcar-linux.net/v1/update/"
 DEFAULT_APP_ID: Final = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}"
@@ -41,22 +55,29 @@ class Strategy(StrEnum):
 
 
 def setting(
-    default: Any, text: str, *, minimum: float | None = None, maximum: float | None = None, secret: bool = False
+    default: Any,
+    text: str,
+    *,
+    minimum: int | None = None,
+    maximum: int | None = None,
+    secret: bool = False,
+    rule: Rule | None = None,
 ) -> Any:
     """A field that says what it is for."""
-    metadata = {"text": text, "minimum": minimum, "maximum": maximum, "secret": secret}
-    return field(default=default, metadata=metadata)
+    metadata = {"text": text, "minimum": minimum, "maximum": maximum, "secret": secret, "rule": rule}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 _DAY: Final = 24 * 60 * 60
 _WEEK: Final = 7 * _DAY
+_TIB: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """Whom to ask, and as what."""
 
-    url: str = setting(DEFAULT_SERVER, "update server (Omaha protocol); 'disabled' asks nobody")
+    url: str = setting(DEFAULT_SERVER, "update server (Omaha protocol); 'disabled' asks nobody", rule=SERVER_URL)
     app_id: str = setting(DEFAULT_APP_ID, "application to ask for")
     channel: str = setting("stable", "what to follow; the server knows it as group or track")
     board: str = setting("", "such as amd64-usr; empty takes it from the machine")
@@ -93,8 +114,11 @@ class InstallSettings:
             "/usr/share/update_engine/update-payload-key.pub.pem",
         ),
         "files and folders with trusted keys; those that exist all count, and without any nothing is installed",
+        rule=ABSOLUTE_PATH,
     )
-    boot_dir: str = setting("", "where vmlinuz-a and vmlinuz-b are; empty finds /boot/coreos or /boot/flatcar")
+    boot_dir: str = setting(
+        "", "where vmlinuz-a and vmlinuz-b are; empty finds /boot/coreos or /boot/flatcar", rule=ABSOLUTE_PATH
+    )
     skip_kernel: bool = setting(False, "do not install a payload's kernel: the boot loader takes it from elsewhere")
     workers: int = setting(0, "threads that decompress and write; 0 for one per core", minimum=0, maximum=1024)
     nice: int = setting(10, "how far the install steps back for other programs", minimum=0, maximum=19)
@@ -112,8 +136,8 @@ class TransferSection:
     stall_secs: int = setting(
         90, "a transfer below 10 bytes per second for so long is given up", minimum=1, maximum=_DAY
     )
-    limit_rate_bytes_per_sec: int = setting(0, "0 for as fast as it goes", minimum=0)
-    max_size_bytes: int = setting(16 << 30, "refuse a larger payload", minimum=1)
+    limit_rate_bytes_per_sec: int = setting(0, "0 for as fast as it goes", minimum=0, maximum=_TIB, rule=RATE)
+    max_size_bytes: int = setting(16 << 30, "refuse a larger payload", minimum=1, maximum=_TIB)
     max_failures_per_url: int = setting(
         0,
         "attempts without a new byte until a URL is given up; 0 takes what the server says, else 10",
@@ -121,11 +145,13 @@ class TransferSection:
         maximum=1024,
     )
     proxy: str = setting(
-        "", "URL of a proxy for everything, 'none' for none; empty takes the environment's", secret=True
+        "", "URL of a proxy for everything, 'none' for none; empty takes the environment's", secret=True, rule=PROXY_URL
     )
-    ca: str = setting("", "file or folder with certificates to trust instead of the system's")
+    ca: str = setting("", "file or folder with certificates to trust instead of the system's", rule=ABSOLUTE_PATH)
     client_cert: str = setting(
-        "", "PEM file with certificate and key; empty takes the credential update-agent.client-cert if there is one"
+        "",
+        "PEM file with certificate and key; empty takes the credential update-agent.client-cert if there is one",
+        rule=ABSOLUTE_PATH,
     )
     user: str = setting(
         "", "for payloads over https; empty takes the credential update-agent.download-user if there is one"
@@ -150,6 +176,7 @@ class HealthSettings:
     folders: tuple[str, ...] = setting(
         ("/usr/lib/update-agent/health.d", "/run/update-agent/health.d", "/etc/update-agent/health.d"),
         "executables in them are the checks; a later folder's file replaces one of the same name",
+        rule=ABSOLUTE_PATH,
     )
 
 
@@ -157,9 +184,11 @@ class HealthSettings:
 class MetricsSettings:
     """Where metrics are shown, in the text format of Prometheus."""
 
-    socket: str = setting("/run/update-agent/metrics.sock", "Unix socket that answers HTTP; empty for none")
-    listen: str = setting("", "HOST:PORT that answers HTTP; empty for none")
-    textfile: str = setting("", "file for node_exporter's textfile collector; empty for none")
+    socket: str = setting(
+        "/run/update-agent/metrics.sock", "Unix socket that answers HTTP; empty for none", rule=ABSOLUTE_PATH
+    )
+    listen: str = setting("", "HOST:PORT that answers HTTP; empty for none", rule=HOST_PORT)
+    textfile: str = setting("", "file for node_exporter's textfile collector; empty for none", rule=ABSOLUTE_PATH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +203,10 @@ class RebootSettings:
     group: str = setting("", "nodes that share a semaphore; empty for the default one")
     window_start: str = setting("", "such as 'Thu 04:00'")
     window_length: str = setting("", "such as 1h30m")
-    etcd_endpoints: tuple[str, ...] = setting((), "URLs of the etcd servers")
-    etcd_ca: str = setting("", "certificates to trust")
-    etcd_cert: str = setting("", "certificate to identify with")
-    etcd_key: str = setting("", "its key")
+    etcd_endpoints: tuple[str, ...] = setting((), "URLs of the etcd servers", rule=URL)
+    etcd_ca: str = setting("", "certificates to trust", rule=ABSOLUTE_PATH)
+    etcd_cert: str = setting("", "certificate to identify with", rule=ABSOLUTE_PATH)
+    etcd_key: str = setting("", "its key", rule=ABSOLUTE_PATH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +228,23 @@ class Settings:
         Raises:
             ConfigurationError: configuration, naming the key.
         """
-        raise NotImplementedError
+        sections: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            if key not in SETTINGS:
+                raise unknown_key(key, SETTINGS)
+            section, _, name = key.partition(".")
+            sections.setdefault(section, {})[name] = SETTINGS[key].check(value)
+        return cls(**{each.name: each.type(**sections.get(each.name, {})) for each in fields(cls)})  # type: ignore[operator]
 
     def to_values(self) -> dict[str, Any]:
-        """The reverse of `of`, with every key; for the child process."""
-        raise NotImplementedError
+        """The reverse of `of`, with every key, as JSON has values; for the child process. Holds secrets."""
+        return {key: each.to_plain(self.get(key)) for key, each in SETTINGS.items()}
+
+    def get(self, key: str) -> Any:
+        """The value of `section.key`, which exists."""
+        section, _, name = key.partition(".")
+        return getattr(getattr(self, section), name)
+
+
+SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(dict(describe(Settings)))
+"""Every setting, in the order of the sections, by `section.key`."""
