@@ -1,8 +1,8 @@
 """Logging to the journal, with fields, or in plain lines where there is no journal.
 
-Speaks systemd's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): one datagram per entry, or a sealed memory file when
-that is too large for a datagram. Logging never raises and never waits: what the journal cannot take at once goes to
-standard error, cut short, and what that cannot take is lost.
+Speaks systemd's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): one datagram per entry, or a sealed memory file
+when that is too large for a datagram. Logging never raises and never waits: what the journal cannot take at once goes
+to standard error, cut short, and what that cannot take is lost.
 """
 
 import contextlib
