@@ -14,6 +14,10 @@ class Paths:
         """A path of a setting, under the root."""
         return self.root / absolute.lstrip("/")
 
+    def shown(self, path: Path) -> str:
+        """A path as a person on the node knows it."""
+        return f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path)
+
     @property
     def fragment_folders(self) -> tuple[Path, ...]:
         """Configuration, the last one counts most; a file replaces one of the same name in an earlier folder."""
@@ -26,6 +30,16 @@ class Paths:
             self.at(name)
             for name in ("etc/flatcar/update.conf", "usr/share/flatcar/update.conf", "usr/share/flatcar/release")
         )
+
+    @property
+    def os_release_files(self) -> tuple[Path, ...]:
+        """What os-release(5) names, the first one that exists counts."""
+        return self.at("etc/os-release"), self.at("usr/lib/os-release")
+
+    @property
+    def local_fragment(self) -> Path:
+        """The fragment that the program writes itself."""
+        return self.at("etc/update-agent/config.d/90-local.toml")
 
     @property
     def oem_files(self) -> tuple[Path, ...]:

@@ -1,0 +1,158 @@
+"""TOML fragments: files in several folders, put together as systemd does with its drop-ins.
+
+A file replaces one of the same name in an earlier folder, an empty file or a link to /dev/null takes it away; what
+remains counts in the order of the names, a later file more than an earlier one. A broken fragment must not stop a node
+from updating: it is left out, and the file that it would have replaced counts.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from update_agent.config.paths import Paths
+from update_agent.config.reading import Finding, Gathered, decode, read_small
+from update_agent.config.schema import unknown_key
+from update_agent.config.settings import SETTINGS
+from update_agent.errors import ConfigurationError, Kind
+
+SUFFIX: Final = ".toml"
+
+_SECTIONS: Final = frozenset(key.partition(".")[0] for key in SETTINGS)
+_LINE_OF_ERROR: Final = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
+_HEADER: Final = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]")
+_ASSIGNMENT: Final = re.compile(r"\s*([A-Za-z0-9_.\"' \t-]+?)\s*=")
+
+
+def gather(paths: Paths) -> Gathered:
+    """Everything that the fragments on a node say."""
+    warnings: list[str] = []
+    findings: list[Finding] = []
+    for _, candidates in sorted(_by_name(paths, warnings).items()):
+        for path in reversed(candidates):
+            place = paths.shown(path)
+            try:
+                gathered = _fragment(path, place)
+            except ConfigurationError as error:
+                warnings.append(f"{place}{error.message}")
+                continue
+            findings += gathered.findings
+            warnings += gathered.warnings
+            break
+    return Gathered(findings=tuple(findings), warnings=tuple(warnings))
+
+
+def parse_fragment(text: str) -> dict[str, Any]:
+    """The tables of a fragment.
+
+    Raises:
+        ConfigurationError: configuration; the message begins with ":" and the number of the line, if that is known.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigurationError(Kind.CONFIGURATION, ": expected TOML, got lists in lists without end") from error
+    except ValueError as error:  # also of a number with thousands of digits
+        message = str(error)
+        match = _LINE_OF_ERROR.search(message)
+        line = f":{match[1] or text.count(chr(10)) + 1}" if match else ""
+        reason = message[: match.start()] if match else "a number that is too long"
+        raise ConfigurationError(Kind.CONFIGURATION, f"{line}: expected TOML, got {reason.lower()}") from error
+
+
+def flatten(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """`section.key` and value of everything in a fragment; what is in no section comes with its own name."""
+    for section, table in tables.items():
+        if isinstance(table, dict) and section in _SECTIONS:
+            for name, value in table.items():
+                yield f"{section}.{name}", value
+        else:
+            yield section, table
+
+
+def _by_name(paths: Paths, warnings: list[str]) -> dict[str, list[Path]]:
+    """The files by name; of one name, that of the last folder is last."""
+    files: dict[str, list[Path]] = {}
+    for folder in paths.fragment_folders:
+        try:
+            names = os.listdir(folder)  # noqa: PTH208 - names are what is needed
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            warnings.append(f"{paths.shown(folder)}: cannot read: {os.strerror(error.errno or 0)}")
+            continue
+        for name in names:
+            if name.endswith(SUFFIX) and not name.startswith("."):
+                files.setdefault(name, []).append(folder / name)
+    return files
+
+
+def _is_link_to_nothing(path: Path) -> bool:
+    try:
+        return os.readlink(path) == os.devnull  # noqa: PTH115 - the text, not a path
+    except OSError:
+        return False
+
+
+def _fragment(path: Path, place: str) -> Gathered:
+    """Raises ConfigurationError, whose message goes behind the place, when the file as a whole is of no use."""
+    if _is_link_to_nothing(path):
+        return Gathered(findings=(), warnings=())
+    try:
+        data = read_small(path)
+        text = decode(data) if data is not None else None
+    except ConfigurationError as error:
+        raise ConfigurationError(Kind.CONFIGURATION, f": {error.message}") from error
+    if text is None:
+        raise ConfigurationError(Kind.CONFIGURATION, ": a link to nothing")
+    lines = text.split("\n")
+    findings, warnings = [], []
+    for key, value in flatten(parse_fragment(text)):
+        where = _place(place, lines, key)
+        if key in SETTINGS:
+            findings.append(Finding(key=key, value=value, place=where))
+        else:
+            warnings.append(f"{where}: {_complaint(key, value)}")
+    return Gathered(findings=tuple(findings), warnings=tuple(warnings))
+
+
+def _complaint(key: str, value: object) -> str:
+    if key in _SECTIONS:
+        return f"[{key}]: expected a table"
+    if isinstance(value, dict):
+        return f"unknown section [{key}]"
+    error = unknown_key(key, SETTINGS)
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def _place(place: str, lines: Sequence[str], key: str) -> str:
+    line = find_line(lines, key)
+    return f"{place}:{line}" if line else place
+
+
+def find_line(lines: Sequence[str], key: str) -> int:
+    """The line where `section.key`, or a section, is given a value, or 0; by its looks, as tomllib does not say."""
+    section, fallback = "", 0
+    for number, line in enumerate(lines, 1):
+        header = _HEADER.match(line)
+        if header is not None:
+            section = _plain(header[1])
+            if section == key:
+                return number
+            continue
+        assignment = _ASSIGNMENT.match(line)
+        if assignment is None:
+            continue
+        name = _plain(assignment[1])
+        full = f"{section}.{name}" if section else name
+        if full == key or full.startswith(f"{key}."):
+            return number
+        if key.startswith(f"{full}.") and not fallback:
+            fallback = number  # an inline table
+    return fallback
+
+
+def _plain(name: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in name.split("."))
