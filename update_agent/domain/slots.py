@@ -155,6 +155,22 @@ class SlotTable:
         return self.other(booted)
 
 
+def booted_slot(disk: GptDisk, partition_number: int) -> SlotName:
+    """Which slot runs, given the partition that the running system is on.
+
+    Raises:
+        InstallError: boot-disk-unknown, when that is none of the two; slot-missing.
+    """
+    slot = SlotTable.from_disk(disk).by_number(partition_number)
+    if slot is None:
+        raise InstallError(
+            Kind.BOOT_DISK_UNKNOWN,
+            f"{disk.device.name}: expected the running system on slot A or B, got partition {partition_number}",
+            hint=_LAYOUT_HINT,
+        )
+    return slot.name
+
+
 def _find(disk: GptDisk, candidates: Sequence[Partition], name: SlotName) -> Partition:
     labelled = [partition for partition in candidates if partition.name == name.label]
     known = [partition for partition in candidates if partition.unique_guid == WELL_KNOWN_GUIDS[name]]
