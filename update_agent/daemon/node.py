@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from update_agent.api.disk import Status
 from update_agent.api.machine import Machine, open_machine
-from update_agent.domain.slots import Slot, SlotName
+from update_agent.domain.slots import Slot, SlotName, booted_slot
 from update_agent.errors import UpdateAgentError
 
 
@@ -18,11 +18,13 @@ class Disk:
     Attributes:
         path: a device node, or an image file.
         booted: the slot that runs; None derives it from the flags, for images.
+        partition_number: of the slot that runs, where the system was booted from this disk; counts more.
         state_folder: None for the usual place.
     """
 
     path: Path
-    booted: SlotName | None
+    booted: SlotName | None = None
+    partition_number: int | None = None
     state_folder: Path | None = None
 
 
@@ -59,10 +61,9 @@ class Node:
         """The slot that runs, as of the last look."""
         return self._status.booted if self._status else None
 
-    @property
-    def running_record(self) -> str:
-        """The release recorded for the slot that runs, or empty."""
-        slot = self._status.by_name(self._status.booted) if self._status else None
+    def record_of(self, name: SlotName | None) -> str:
+        """The release recorded for a slot, or empty."""
+        slot = self._status.by_name(name) if self._status else None
         return (slot.version or "") if slot else ""
 
     @property
@@ -77,8 +78,14 @@ class Node:
     @property
     def is_proven(self) -> bool:
         """Whether the slot that runs is marked successful."""
-        slot = self._status.by_name(self._status.booted) if self._status else None
+        slot = self._status.by_name(self.booted) if self._status else None
         return slot is not None and slot.slot.flags.successful
+
+    @property
+    def is_unbootable(self) -> bool:
+        """Whether the slot that runs would not be chosen again: its tries are used up, and it is not proven."""
+        slot = self._status.by_name(self.booted) if self._status else None
+        return slot is not None and not slot.slot.flags.is_bootable
 
     def look(self) -> None:
         """Read the disk anew; a failure is kept as `problem`."""
@@ -96,6 +103,10 @@ class Node:
             InstallError: boot-disk-unknown.
             UpdateAgentError: as `open_machine`.
         """
-        disk = self._disk = self._disk or self._find()
+        disk = self._disk or self._find()
+        if disk.partition_number is not None and disk.booted is None:
+            with open_machine(disk.path, writable=False, state_folder=disk.state_folder) as machine:
+                disk = replace(disk, booted=booted_slot(machine.disk, disk.partition_number))
+        self._disk = disk
         with open_machine(disk.path, writable=writable, state_folder=disk.state_folder, booted=disk.booted) as machine:
             yield machine

@@ -23,7 +23,7 @@ class Loop(Protocol):
     """When things happen."""
 
     def call_later(self, secs: float, function: Callable[[], None]) -> Timer:
-        """Call once, after `secs`; suspended time counts."""
+        """Call once, after `secs`; time in suspend does not count."""
 
     def unix_now(self) -> float:
         """Seconds since 1970, by the wall clock."""

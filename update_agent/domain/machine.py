@@ -159,6 +159,11 @@ class Machine:
         self._require("fail", State.CHECKING_FOR_UPDATE, *_INSTALLING)
         self._go(State.REPORTING_ERROR_EVENT, offered=None, progress=None)
 
+    def abandon(self) -> None:
+        """The daemon ends in the middle, and goes on after its next start: back to rest."""
+        self._require("abandon", State.CHECKING_FOR_UPDATE, *_INSTALLING)
+        self._rest()
+
     def finish_report(self) -> None:
         """The server was told, or could not be: back to rest."""
         self._require("finish_report", State.REPORTING_ERROR_EVENT)

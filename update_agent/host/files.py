@@ -66,6 +66,16 @@ class StateFile:
                 beside.unlink()
             raise _state_error(self._path, "write", error) from error
 
+    def set_aside(self) -> str:
+        """Rename it, so that nothing in it is lost, and say to what; an older one that was set aside goes."""
+        aside = self._path.with_name(self._path.name + ".damaged")
+        try:
+            self._path.replace(aside)
+            sync_folder(self._path.parent)
+        except OSError as error:
+            raise _state_error(self._path, "set aside", error) from error
+        return str(aside)
+
     def remove(self) -> None:
         """Gone on return, also after a power cut; fine if it was not there."""
         try:

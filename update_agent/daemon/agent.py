@@ -1,0 +1,394 @@
+"""The agent: what is done when, and what callers may ask for.
+
+Everything happens in one thread and nothing in here waits: downloads are a child process's (`run`), timers are the
+loop's, and a disk is opened for the moment that a few sectors take.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from update_agent.api.node import NodeStatus
+from update_agent.config.load import Configuration
+from update_agent.daemon.boots import Boots
+from update_agent.daemon.compat import Cadence, compat_status
+from update_agent.daemon.job import Job, JobKind
+from update_agent.daemon.ledger import Ledger
+from update_agent.daemon.node import Node
+from update_agent.daemon.ports import CompatStatus, InstallOptions, Listener, Loop
+from update_agent.daemon.run import Run, RunEnd
+from update_agent.daemon.timetable import Timetable
+from update_agent.daemon.view import Health, Parts, node_status
+from update_agent.daemon.workers import Workers
+from update_agent.domain import marking
+from update_agent.domain.journal_events import JournalEvent, log_event
+from update_agent.domain.machine import Machine, Release, Snapshot, State
+from update_agent.domain.marking import Mark
+from update_agent.domain.rate import RateMeter
+from update_agent.domain.slots import SlotName
+from update_agent.domain.state import LastError
+from update_agent.errors import ConfigurationError, Kind, RefusedError, UpdateAgentError
+from update_agent.formats.omaha_request import AppInfo, InstallSource
+
+_LOG: Final = logging.getLogger(__name__)
+
+DISABLED: Final = "disabled"
+_UNKNOWN_VERSION: Final = "0.0.0"
+_UNPROVEN_RETRY_SECS: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What does not change while the daemon runs.
+
+    Attributes:
+        root: where the files of the node are.
+        boot_id: of this boot, without braces.
+        machine_id: 32 hexadecimal digits.
+        machine: as `uname -m` says.
+        is_test_image: no timers, and the server is told.
+    """
+
+    root: str = "/"
+    boot_id: str = ""
+    machine_id: str = ""
+    machine: str = ""
+    is_test_image: bool = False
+
+
+class Agent:
+    """See `update_agent.daemon.ports.Commands` for what callers see."""
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        node: Node,
+        ledger: Ledger,
+        workers: Workers,
+        configure: Callable[[], Configuration],
+        read_health: Callable[[], Health],
+        facts: Facts,
+        random: Callable[[], float],
+    ) -> None:
+        """Wire; nothing happens before `start`.
+
+        Args:
+            loop: when things happen.
+            node: the disk.
+            ledger: what is kept.
+            workers: starts child processes.
+            configure: reads the configuration; never raises for what is in the files.
+            read_health: what was found about this boot.
+            facts: about the machine.
+            random: 0 to 1.
+        """
+        self._loop, self._node, self._ledger, self._workers = loop, node, ledger, workers
+        self._configure, self._read_health, self._facts = configure, read_health, facts
+        self._configuration = configure()
+        self._health = Health()
+        self._boots = Boots(node=node, ledger=ledger, boot_id=facts.boot_id)
+        self._timetable = Timetable(loop, random, self._on_timer)
+        self._rate = RateMeter()
+        self._run: Run | None = None
+        self._found: Release | None = None
+        self._listeners: list[Listener] = []
+        self._machine = Machine(Snapshot(), self._on_change)
+        self._cadence = Cadence(self._machine.snapshot)
+        self._status = NodeStatus(state=State.IDLE)
+        self._is_stopping = False
+
+    # --- life
+
+    def start(self) -> None:
+        """Look at the machine, take up what an earlier process left, and plan the first check."""
+        self._tell_problems()
+        self._health = self._read_health()
+        self._boots.note(self._now())
+        state, waiting = self._ledger.state, self._boots.waiting_release()
+        if waiting is not None:
+            self._machine.await_reboot(waiting)
+        if state.unfinished is not None:
+            self._found = Release(version=state.unfinished, size_bytes=state.unfinished_size_bytes)
+        self._cadence = Cadence(self._machine.snapshot)
+        self._plan_first()
+        self._publish()
+        self._tell_compat()
+
+    def stop(self, when_done: Callable[[], None]) -> None:
+        """End the child process, if there is one, then call back; what was begun goes on after the next start."""
+        self._is_stopping = True
+        self._timetable.cancel()
+        if self._run is None:
+            when_done()
+            return
+        self._run.when_ended(when_done)
+        self._run.cancel(by_person=False)
+
+    def refresh(self) -> None:
+        """Something on the machine may have changed: the health of this boot, the flags of a slot."""
+        self._health = self._read_health()
+        self._boots.note(self._now())
+        if self._machine.snapshot.state.is_resting:
+            self._sync_pending()
+        self._publish()
+
+    # --- commands
+
+    def status(self) -> NodeStatus:
+        """As last told to the listeners."""
+        return self._status
+
+    def compat_status(self) -> CompatStatus:
+        """What GetStatus of update_engine's interface answers."""
+        return compat_status(self._machine.snapshot, self._ledger.state.last_success_at)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell the listener from now on."""
+        self._listeners.append(listener)
+
+    def check(self) -> None:
+        """Ask the server and install nothing."""
+        self._begin(JobKind.CHECK, InstallSource.ON_DEMAND, InstallOptions())
+
+    def install(self, options: InstallOptions) -> None:
+        """Begin an update that a person asked for."""
+        self._begin(JobKind.UPDATE, InstallSource.ON_DEMAND, options)
+
+    def attempt_update(self) -> None:
+        """As update_engine: an interactive update, silently nothing unless idle."""
+        if self._machine.snapshot.state is State.IDLE:
+            self._begin(JobKind.UPDATE, InstallSource.ON_DEMAND, InstallOptions())
+
+    def cancel(self) -> bool:
+        """Stop what is under way."""
+        if self._run is None:
+            return False
+        self._run.cancel(by_person=True)
+        return True
+
+    def reset(self) -> None:
+        """Give a pending update up, boot flags and all."""
+        self._require_rest("reset")
+        pending = self._ledger.state.pending
+        self._boots.take_back()
+        self._ledger.change(pending=None, last_error=None)
+        self._machine.reset()
+        self._after_change()
+        if pending is not None:
+            log_event(_LOG, logging.INFO, JournalEvent.UPDATE_RESET, "update to %s given up", pending.version)
+
+    def rollback(self) -> None:
+        """Let the other slot boot next; the release that runs is not installed again by itself."""
+        self._require_rest("rollback")
+        slot = self._boots.roll_back(self.running_version, self._now())
+        log_event(_LOG, logging.INFO, JournalEvent.SLOT_MARKED, "rolled back: slot %s boots next", slot)
+        self._after_change()
+
+    def mark_slot(self, slot: SlotName | None, mark: str) -> None:
+        """Change a slot's flags by hand."""
+        self._require_rest("mark-slot")
+        try:
+            wanted = Mark(mark)
+        except ValueError:
+            words = ", ".join(Mark)
+            raise ConfigurationError(Kind.USAGE, f"mark: expected one of {words}, got {mark!r}") from None
+        with self._node.open(writable=True) as machine:
+            chosen = marking.mark(machine.disk, machine.records, machine.booted, wanted, slot)
+        log_event(_LOG, logging.INFO, JournalEvent.SLOT_MARKED, "slot %s marked %s", chosen.name, wanted)
+        self._after_change()
+
+    def reload(self) -> None:
+        """Read the configuration again; what is under way keeps the old one."""
+        self._configuration = self._configure()
+        log_event(_LOG, logging.INFO, JournalEvent.CONFIGURATION_RELOADED, "configuration read again")
+        self._tell_problems()
+        if self._run is None:
+            self._plan_next(RunEnd())
+        self._publish()
+
+    # --- one run after the other
+
+    def _on_timer(self) -> None:
+        settings = self._configuration.settings
+        if self._node.is_unbootable and self._health.verdict == "waiting":
+            # An install would have to take the only other slot that boots.
+            self._timetable.plan_in(_UNPROVEN_RETRY_SECS)
+            self._publish()
+            return
+        kind = JobKind.UPDATE if settings.install.automatic else JobKind.CHECK
+        try:
+            self._begin(kind, InstallSource.SCHEDULER, InstallOptions(ignore_backoff=False))
+        except UpdateAgentError as error:
+            log_event(_LOG, logging.ERROR, JournalEvent.CHECK_FAILED, "%s", error.message, KIND=error.kind)
+            self._ledger.change(last_error=LastError.of(error, at=self._now(), omaha_code=0))
+            self._plan_next(RunEnd())
+            self._publish()
+
+    def _begin(self, kind: JobKind, source: InstallSource, options: InstallOptions) -> None:
+        self._require_rest(kind)
+        if self._configuration.settings.server.url == DISABLED and not options.payload:
+            raise ConfigurationError(
+                Kind.CONFIGURATION,
+                "update server: updates are disabled by configuration",
+                hint="see `update-agent config cat` for server.url; a payload at hand can be installed all the same",
+            )
+        self._node.look()
+        job = self._job(kind, source, options)
+        self._timetable.cancel()
+        self._ledger.change(last_check_at=self._now())
+        self._found = None
+        self._machine.start_check()
+        self._run = Run(
+            job=job,
+            machine=self._machine,
+            ledger=self._ledger,
+            boot_id=self._facts.boot_id,
+            now=self._now,
+            disk_changed=self._node.look,
+            found=self._on_found,
+        )
+        self._run.start(self._workers, self._on_end)
+
+    def _on_found(self, release: Release) -> None:
+        self._found = release
+
+    def _on_end(self, end: RunEnd) -> None:
+        self._run = None
+        self._rate.reset()
+        self._node.look()
+        self._sync_pending()
+        if not self._is_stopping:
+            self._plan_next(end)
+        self._publish()
+
+    def _job(self, kind: JobKind, source: InstallSource, options: InstallOptions) -> Job:
+        state, disk, pending = self._ledger.state, self._node.disk, self._machine.snapshot.pending
+        return Job(
+            kind=kind,
+            root=self._facts.root,
+            disk=str(disk.path) if disk else "",
+            booted=self._node.booted or "",
+            state_folder=str(disk.state_folder) if disk and disk.state_folder else "",
+            settings=self._configuration.settings,
+            app=self._app(),
+            install_source=source,
+            options=options,
+            previous_version=state.previous_version,
+            has_fallen_back=state.has_fallen_back,
+            pending_version=pending.version if pending else "",
+            bad_releases=tuple(release.version for release in state.bad_releases),
+            backoff=state.backoff,
+            is_test_image=self._facts.is_test_image,
+        )
+
+    def _app(self) -> AppInfo:
+        server = self._configuration.settings.server
+        version = self.running_version or _UNKNOWN_VERSION
+        return AppInfo(
+            app_id=server.app_id,
+            version=version,
+            track=server.channel,
+            boot_id="{" + self._facts.boot_id + "}",
+            machine=self._facts.machine,
+            oem=self._configuration.oem_id,
+            oem_version=self._configuration.oem_version,
+            aleph_version=self._ledger.state.aleph_version or version,
+            machine_id=self._facts.machine_id,
+            machine_alias=server.machine_alias,
+            board=server.board,
+        )
+
+    # --- what is known
+
+    @property
+    def running_version(self) -> str:
+        """Release of the slot that runs, or empty."""
+        return self._configuration.settings.server.running_version or self._node.record_of(self._node.booted)
+
+    def _sync_pending(self) -> None:
+        """The flags say what boots next; the machine follows, also when a person changed them behind our back."""
+        waiting, snapshot = self._boots.waiting_release(), self._machine.snapshot
+        if waiting is None and snapshot.pending is not None:
+            self._machine.reset()
+        elif waiting is not None and snapshot.pending != waiting:
+            self._machine.await_reboot(waiting)
+
+    def _require_rest(self, what: str) -> None:
+        state = self._machine.snapshot.state
+        if not state.is_resting or self._run is not None:
+            raise RefusedError(
+                Kind.WRONG_STATE,
+                f"{what}: expected nothing to be under way, got {state}",
+                hint="wait until it has ended (update-agent watch), or stop it (update-agent cancel)",
+            )
+
+    def _now(self) -> int:
+        return int(self._loop.unix_now())
+
+    @property
+    def _is_automatic(self) -> bool:
+        settings = self._configuration.settings
+        return settings.check.automatic and settings.server.url != DISABLED and not self._facts.is_test_image
+
+    def _plan_first(self) -> None:
+        if self._is_automatic:
+            is_unfinished = self._ledger.state.unfinished is not None
+            self._timetable.plan_first(self._configuration.settings.check, is_unfinished=is_unfinished)
+
+    def _plan_next(self, end: RunEnd) -> None:
+        if not self._is_automatic:
+            self._timetable.cancel()
+            return
+        interval = self._timetable.plan_next(
+            self._configuration.settings.check,
+            last_interval_secs=self._ledger.state.check_interval_secs,
+            poll_interval_secs=end.poll_interval_secs,
+            http_status=end.http_status,
+        )
+        self._ledger.change(check_interval_secs=interval)
+
+    # --- telling
+
+    def _tell_problems(self) -> None:
+        for warning in self._configuration.warnings:
+            log_event(_LOG, logging.WARNING, JournalEvent.CONFIGURATION_PROBLEM, "%s", warning)
+
+    def _after_change(self) -> None:
+        self._boots.note(self._now())
+        self._sync_pending()
+        self._publish()
+
+    def _on_change(self, snapshot: Snapshot) -> None:
+        if snapshot.progress is not None:
+            self._rate.add(self._loop.monotonic(), snapshot.progress.done_bytes)
+        else:
+            self._rate.reset()
+        self._publish()
+        if self._cadence.wants(snapshot, self._loop.monotonic()):
+            self._tell_compat()
+
+    def _tell_compat(self) -> None:
+        status = self.compat_status()
+        for listener in self._listeners:
+            listener.compat_signal(status)
+
+    def _publish(self) -> None:
+        problem = (self._node.problem.message,) if self._node.problem else ()
+        self._status = node_status(
+            Parts(
+                node=self._node,
+                snapshot=self._machine.snapshot,
+                state=self._ledger.state,
+                settings=self._configuration.settings,
+                health=self._health,
+                running_version=self.running_version,
+                found=self._found,
+                next_check_at=self._timetable.next_at,
+                rate_bytes_per_sec=self._rate.bytes_per_sec,
+                warnings=(*problem, *self._ledger.warnings, *self._configuration.warnings),
+            )
+        )
+        for listener in self._listeners:
+            listener.status_changed(self._status)

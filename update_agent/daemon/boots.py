@@ -1,0 +1,93 @@
+"""What the disk and the kept state say together about the last update, and changes of that by hand."""
+
+import logging
+from dataclasses import replace
+from typing import Final
+
+from update_agent.daemon.ledger import Ledger
+from update_agent.daemon.node import Node
+from update_agent.domain import activation, marking
+from update_agent.domain.boot import Boot, note_boot
+from update_agent.domain.journal_events import JournalEvent, log_event
+from update_agent.domain.machine import Release
+from update_agent.domain.slots import SlotName
+from update_agent.domain.state import BadRelease, PendingUpdate
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Boots:
+    """Looks at the disk and keeps the state in step with it."""
+
+    def __init__(self, *, node: Node, ledger: Ledger, boot_id: str) -> None:
+        self._node, self._ledger, self._boot_id = node, ledger, boot_id
+
+    def note(self, now: int) -> None:
+        """Look anew, and note what the boot says about the last update."""
+        self._node.look()
+        booted = self._node.booted
+        if booted is None:
+            return
+        before, waiting = self._ledger.state, self._node.waiting
+        boot = Boot(
+            boot_id=self._boot_id,
+            booted=booted,
+            is_proven=self._node.is_proven,
+            next_boot=waiting.name if waiting else booted,
+            at=now,
+        )
+        after = note_boot(before, boot)
+        self._ledger.put(after)
+        if after.has_fallen_back and not before.has_fallen_back and after.last_error is not None:
+            log_event(_LOG, logging.ERROR, JournalEvent.UPDATE_FELL_BACK, "%s", after.last_error.message)
+        if after.trial is not None and before.trial is None:
+            log_event(_LOG, logging.INFO, JournalEvent.UPDATE_BOOTED, "first boot of %s", after.trial.version)
+
+    def waiting_release(self) -> Release | None:
+        """The release that boots next when that is not the one that runs; as kept, where the disk cannot be read."""
+        waiting, pending = self._node.waiting, self._ledger.state.pending
+        if self._node.problem is not None:
+            return Release(version=pending.version, size_bytes=pending.size_bytes) if pending else None
+        if waiting is None:
+            return None
+        if pending is not None and pending.slot == waiting.name:
+            return Release(version=pending.version, size_bytes=pending.size_bytes)
+        return Release(version=self._node.record_of(waiting.name))
+
+    def take_back(self) -> None:
+        """Let the slot that runs boot next.
+
+        Raises:
+            UpdateAgentError: as `Node.open` and `activation`.
+        """
+        with self._node.open(writable=True) as machine:
+            slots = machine.slots
+            running, following = marking.require_booted(slots, machine.booted), slots.next_boot()
+            if following is None or following.name is running.name:
+                return
+            activation.activate(machine.disk, running)
+            if not following.flags.successful:
+                # Nobody wants a release that was given up to be tried when the running one is out of tries.
+                activation.mark_bad(machine.disk, following)
+
+    def roll_back(self, running_version: str, now: int) -> SlotName:
+        """Let the other slot boot next, and remember that a person did not want what runs.
+
+        Raises:
+            UpdateAgentError: as `Node.open` and `marking.roll_back`.
+        """
+        with self._node.open(writable=True) as machine:
+            slot = marking.roll_back(machine.disk, machine.records, machine.booted)
+        pending = PendingUpdate(
+            version=self._node.record_of(slot.name),
+            size_bytes=0,
+            slot=slot.name,
+            previous_version=running_version,
+            boot_id=self._boot_id,
+            at=now,
+        )
+        state = replace(self._ledger.state, pending=pending, trial=None)
+        if running_version:
+            state = state.with_bad(BadRelease(version=running_version, reason="a person rolled back from it", at=now))
+        self._ledger.put(state)
+        return slot.name
