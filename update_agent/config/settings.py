@@ -21,6 +21,7 @@ from update_agent.config.schema import (
     describe,
     unknown_key,
 )
+from update_agent.domain.health import HealthMode
 
 DEFAULT_SERVER: Final = "https://public.update.flatcar-linux.net/v1/update/"
 DEFAULT_APP_ID: Final = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}"
@@ -33,15 +34,6 @@ class PostInstall(StrEnum):
     IF_PRESENT = "if-present"
     REQUIRED = "required"
     NEVER = "never"
-
-
-@unique
-class HealthMode(StrEnum):
-    """When a boot counts as good."""
-
-    CHECKS = "checks"
-    TIMER = "timer"
-    OFF = "off"
 
 
 @unique

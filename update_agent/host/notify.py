@@ -55,10 +55,10 @@ class Notifier:
 
 
 def watchdog_interval_secs(environ: Mapping[str, str] = os.environ) -> float | None:
-    """How often to call `Notifier.watchdog`: half of what the service manager allows; None when it does not watch."""
+    """What the service manager allows between two calls of `Notifier.watchdog`; None when it does not watch."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     allowed = environ.get("WATCHDOG_USEC", "")
     if not (allowed.isascii() and allowed.isdigit()) or int(allowed) == 0:
         return None
-    return int(allowed) / 2 / 1_000_000
+    return int(allowed) / 1_000_000
