@@ -8,13 +8,13 @@ from updating: it is left out, and the file that it would have replaced counts.
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from update_agent.config.paths import Paths
 from update_agent.config.reading import Finding, Gathered, decode, read_small
-from update_agent.config.schema import unknown_key
+from update_agent.config.schema import printable, unknown_key
 from update_agent.config.settings import SETTINGS
 from update_agent.errors import ConfigurationError, Kind
 
@@ -62,16 +62,6 @@ def parse_fragment(text: str) -> dict[str, Any]:
         raise ConfigurationError(Kind.CONFIGURATION, f"{line}: expected TOML, got {reason.lower()}") from error
 
 
-def flatten(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """`section.key` and value of everything in a fragment; what is in no section comes with its own name."""
-    for section, table in tables.items():
-        if isinstance(table, dict) and section in _SECTIONS:
-            for name, value in table.items():
-                yield f"{section}.{name}", value
-        else:
-            yield section, table
-
-
 def _by_name(paths: Paths, warnings: list[str]) -> dict[str, list[Path]]:
     """The files by name; of one name, that of the last folder is last."""
     files: dict[str, list[Path]] = {}
@@ -109,20 +99,26 @@ def _fragment(path: Path, place: str) -> Gathered:
         raise ConfigurationError(Kind.CONFIGURATION, ": a link to nothing")
     lines = text.split("\n")
     findings, warnings = [], []
-    for key, value in flatten(parse_fragment(text)):
-        where = _place(place, lines, key)
-        if key in SETTINGS:
-            findings.append(Finding(key=key, value=value, place=where))
-        else:
-            warnings.append(f"{where}: {_complaint(key, value)}")
+    for section, table in parse_fragment(text).items():
+        if section not in _SECTIONS or not isinstance(table, dict):
+            warnings.append(f"{_place(place, lines, section)}: {_complaint(section, table)}")
+            continue
+        for name, value in table.items():
+            key = f"{section}.{name}"
+            if key in SETTINGS:
+                findings.append(Finding(key=key, value=value, place=_place(place, lines, key)))
+            else:
+                warnings.append(f"{_place(place, lines, key)}: {_unknown(key)}")
     return Gathered(findings=tuple(findings), warnings=tuple(warnings))
 
 
-def _complaint(key: str, value: object) -> str:
-    if key in _SECTIONS:
-        return f"[{key}]: expected a table"
-    if isinstance(value, dict):
-        return f"unknown section [{key}]"
+def _complaint(section: str, value: object) -> str:
+    if section in _SECTIONS:
+        return f"{section}: expected a section, got one value"
+    return f"unknown section [{printable(section)}]" if isinstance(value, dict) else _unknown(section)
+
+
+def _unknown(key: str) -> str:
     error = unknown_key(key, SETTINGS)
     return f"{error.message}; {error.hint}" if error.hint else error.message
 

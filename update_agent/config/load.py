@@ -5,7 +5,6 @@ still empty, and the running system for what says so.
 """
 
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,11 +12,8 @@ from typing import Any, Final
 from update_agent.config import credentials, flatcar, fragments
 from update_agent.config.paths import Paths
 from update_agent.config.reading import Finding, Gathered
-from update_agent.config.settings import SETTINGS, Settings
+from update_agent.config.settings import SETTINGS, Settings, default_board
 from update_agent.errors import ConfigurationError
-
-BOARDS: Final[Mapping[str, str]] = {"x86_64": "amd64-usr", "aarch64": "arm64-usr"}
-"""What servers call a machine, by its architecture."""
 
 DEFAULT_PLACE: Final = "default"
 
@@ -75,11 +71,6 @@ class _Merge:
             self.warnings.append(f"{finding.place}: {error.message}; it is left out")
         else:
             self.places[finding.key] = finding.place
-
-
-def default_board() -> str:
-    """What servers call this machine, or empty if they know no such."""
-    return BOARDS.get(platform.machine(), "")
 
 
 def load(paths: Paths, *, environment: Mapping[str, str] = os.environ) -> Configuration:

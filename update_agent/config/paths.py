@@ -15,8 +15,9 @@ class Paths:
         return self.root / absolute.lstrip("/")
 
     def shown(self, path: Path) -> str:
-        """A path as a person on the node knows it."""
-        return f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path)
+        """A path as a person on the node knows it, in one line."""
+        text = f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path)
+        return "".join(each if each.isprintable() else "?" for each in text)
 
     @property
     def fragment_folders(self) -> tuple[Path, ...]:

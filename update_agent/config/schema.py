@@ -71,6 +71,12 @@ def redacted(text: str) -> str:
     return _USER_INFORMATION.sub(f"//{MASK}@", text)
 
 
+def printable(text: str) -> str:
+    """For a message of one line: without control characters, and not too long."""
+    text = _UNPRINTABLE.sub("?", text[: _SHOWN_CHARS_MAX + 1])
+    return text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "..."
+
+
 def _shown(value: object) -> str:
     """A value for a message: short, printable, without the secrets that URLs carry."""
     if not isinstance(value, str):
@@ -203,7 +209,7 @@ def _setting(section: str, each: "dataclasses.Field[Any]") -> Setting:
 
 def unknown_key(key: str, known: Mapping[str, Setting]) -> ConfigurationError:
     """The error for a key that no setting has, with the one that was probably meant."""
-    message = f"unknown setting {_shown(key)[1:-1]}"
+    message = f"unknown setting {printable(key)}"
     near = difflib.get_close_matches(key[:_SHOWN_CHARS_MAX], known, n=1)
     hint = f"did you mean {near[0]}?" if near else None
     return ConfigurationError(Kind.CONFIGURATION, message, hint=hint)

@@ -50,12 +50,14 @@ class StateFile:
         except OSError as error:
             raise _state_error(self._path, "read", error) from error
 
-    def replace(self, data: bytes) -> None:
-        """Durable on return: write beside, fsync, rename, fsync the folder."""
+    def replace(self, data: bytes, *, mode: int | None = None) -> None:
+        """Durable on return: write beside, fsync, rename, fsync the folder. Without a mode the process' umask says."""
         beside = self._path.with_name(self._path.name + ".new")
         try:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             with beside.open("wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
