@@ -133,7 +133,7 @@ def test_install_refused_by_policy_is_reported(bench: Bench) -> None:
     with serving(fleet) as server:
         result = install_from(bench, server, "--running-version", "2.0.0")
     assert (result.status, result.kind) == (5, Kind.SAME_VERSION)
-    assert (fleet.heard[-1], fleet.codes) == ("3/0", [35 | OTHER_SERVER])
+    assert (fleet.heard[-1], fleet.codes) == ("3/9", [35 | OTHER_SERVER])
 
 
 @pytest.mark.parametrize(

@@ -456,7 +456,7 @@ def test_command_says_where_it_listens_and_ends_by_a_signal(folder: Path, tmp_pa
         match = re.fullmatch(r"listening on (http://127\.0\.0\.1:[0-9]+/)\n", process.stdout.readline())
         assert match is not None
         client = OmahaClient(f"{match[1]}v1/update", SETTINGS)
-        assert isinstance(client.check(request()), Update)
+        assert isinstance(parse_response(client.exchange(request())), Update)
         client.close()
         process.send_signal(number)
         assert process.wait(10) == 0

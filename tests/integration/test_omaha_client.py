@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.servers import Received, head, make_authority, redirect, send, serving, whole
 from update_agent.errors import ConfigurationError, FormatError, Kind, TransferError
-from update_agent.formats.omaha import NoUpdate, Update
+from update_agent.formats.omaha import NoUpdate, Update, parse_response
 from update_agent.formats.omaha_request import AppInfo, InstallSource, Request
 from update_agent.net.failures import HttpStatusError
 from update_agent.net.omaha_client import OmahaClient
@@ -26,7 +26,7 @@ QUICK = TransferSettings(connect_timeout_secs=1, stall_secs=0.5, proxy="", user=
 def refusal(url: str, *, total_secs: float = 5.0) -> TransferError:
     client = OmahaClient(url, QUICK, total_secs=total_secs)
     with pytest.raises(TransferError) as caught:
-        client.check(REQUEST)
+        parse_response(client.exchange(REQUEST))
     client.close()
     return caught.value
 
@@ -34,7 +34,7 @@ def refusal(url: str, *, total_secs: float = 5.0) -> TransferError:
 def test_check_posts_the_request_and_reads_the_answer() -> None:
     with serving(whole(UPDATE)) as server:
         client = OmahaClient(server.url, QUICK)
-        assert isinstance(client.check(REQUEST), Update)
+        assert isinstance(parse_response(client.exchange(REQUEST)), Update)
         client.close()
         (request,) = server.received
     assert (request.method, request.target, request.body) == ("POST", "/payload", REQUEST.to_bytes())
@@ -44,7 +44,7 @@ def test_check_posts_the_request_and_reads_the_answer() -> None:
 def test_check_of_a_server_with_bare_line_feeds_that_never_read_the_request_is_answered() -> None:
     with serving(send(head(eol="\n"), UPDATE)) as server:
         client = OmahaClient(server.url, QUICK)
-        assert isinstance(client.check(REQUEST), Update)
+        assert isinstance(parse_response(client.exchange(REQUEST)), Update)
         client.close()
 
 
@@ -53,7 +53,7 @@ def test_check_over_https_sends_no_credentials(tmp_path: Path) -> None:
     settings = TransferSettings(proxy="", user="u", password="p", ca_file=authority.ca_file)
     with serving(whole((DATA / "nebraska-noupdate.xml").read_bytes()), tls=authority.server_context()) as server:
         client = OmahaClient(server.url, settings)
-        assert client.check(REQUEST) == NoUpdate(poll_interval_secs=None)
+        assert parse_response(client.exchange(REQUEST)) == NoUpdate(poll_interval_secs=None)
         client.close()
         assert "authorization" not in server.received[0].headers
 
@@ -61,7 +61,7 @@ def test_check_over_https_sends_no_credentials(tmp_path: Path) -> None:
 def test_redirected_check_is_posted_again() -> None:
     with serving(redirect("/other"), whole(UPDATE)) as server:
         client = OmahaClient(server.url, QUICK)
-        client.check(REQUEST)
+        parse_response(client.exchange(REQUEST))
         client.close()
         assert [(each.method, each.target, each.body) for each in server.received] == [
             ("POST", "/payload", REQUEST.to_bytes()),
@@ -124,7 +124,7 @@ def test_check_with_an_empty_answer_is_empty() -> None:
     with serving(whole(b"")) as server:
         client = OmahaClient(server.url, QUICK)
         with pytest.raises(FormatError) as caught:
-            client.check(REQUEST)
+            parse_response(client.exchange(REQUEST))
         client.close()
     assert caught.value.kind is Kind.OMAHA_EMPTY
 
@@ -140,4 +140,4 @@ def test_report_says_whether_it_was_delivered(caplog: pytest.LogCaptureFixture) 
 
 def test_check_at_something_that_is_no_url_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError):
-        OmahaClient("disabled", QUICK).check(REQUEST)
+        OmahaClient("disabled", QUICK).exchange(REQUEST)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from update_agent.errors import Kind, TransferError, UpdateAgentError
-from update_agent.formats.omaha import MAX_RESPONSE_BYTES, NoUpdate, Update, parse_response
+from update_agent.formats.omaha import MAX_RESPONSE_BYTES
 from update_agent.formats.omaha_request import Request
 from update_agent.net.failures import HttpStatusError
 from update_agent.net.http import HttpClient, HttpReply
@@ -16,7 +16,10 @@ from update_agent.net.settings import TransferSettings
 _LOG = logging.getLogger(__name__)
 
 TOTAL_SECS: Final = 120.0
-"""The longest that one exchange takes, redirects and all."""
+"""The longest that one update check takes, redirects and all."""
+
+REPORT_SECS: Final = 20.0
+"""Likewise for an event: an update waits for it, and nothing depends on it."""
 
 _READ_BYTES: Final = 1 << 16
 
@@ -44,35 +47,30 @@ class OmahaClient:
             ConfigurationError: configuration.
         """
         self._url = url
-        self._client = HttpClient(replace(settings, user=None, password=None), clock=clock, total_secs=total_secs)
-
-    def check(self, request: Request) -> NoUpdate | Update:
-        """Ask for an update.
-
-        Raises:
-            TransferError: omaha-transfer, http-status (an `HttpStatusError`), redirect-refused, transfer-too-large,
-                omaha-refused.
-            FormatError: omaha-empty, omaha-malformed, omaha-invalid.
-        """
-        return parse_response(self.exchange(request))
+        settings = replace(settings, user=None, password=None)
+        self._client = HttpClient(settings, clock=clock, total_secs=total_secs)
+        self._reporter = HttpClient(settings, clock=clock, total_secs=min(total_secs, REPORT_SECS))
 
     def report(self, request: Request) -> bool:
         """Send events, and say whether the server took them; a failure is logged and changes nothing."""
         try:
-            self.exchange(request)
+            self._exchange(self._reporter, request)
         except UpdateAgentError as error:
             _LOG.warning("event not delivered: %s", error.message)
             return False
         return True
 
     def exchange(self, request: Request) -> bytes:
-        """The body of the answer, at most 1 MiB; for callers that keep it.
+        """The body of the answer to an update check, at most 1 MiB.
 
         Raises:
-            TransferError: as `check`.
+            TransferError: omaha-transfer, http-status (an `HttpStatusError`), redirect-refused, transfer-too-large.
         """
+        return self._exchange(self._client, request)
+
+    def _exchange(self, client: HttpClient, request: Request) -> bytes:
         try:
-            return self._post(request.to_bytes())
+            return self._post(client, request.to_bytes())
         except TransferError as error:
             if error.kind not in {Kind.TRANSFER, Kind.TRANSFER_STALLED}:
                 raise
@@ -81,9 +79,10 @@ class OmahaClient:
     def close(self) -> None:
         """Close idle connections."""
         self._client.close()
+        self._reporter.close()
 
-    def _post(self, body: bytes) -> bytes:
-        reply = self._client.request("POST", self._url, {"Content-Type": "text/xml"}, body=body)
+    def _post(self, client: HttpClient, body: bytes) -> bytes:
+        reply = client.request("POST", self._url, {"Content-Type": "text/xml"}, body=body)
         try:
             if not 200 <= reply.status < 300:
                 raise HttpStatusError(f"update server: {reply.url.name}", reply.status)

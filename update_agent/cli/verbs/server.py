@@ -5,7 +5,8 @@ from argparse import Namespace
 from typing import Final
 
 from update_agent import __version__
-from update_agent.api.forms import ERROR_FORMS, SCHEMA, ExitStatus
+from update_agent.api.codes import check_code, omaha_code
+from update_agent.api.forms import SCHEMA, ExitStatus
 from update_agent.api.machine import Machine
 from update_agent.cli.console import Console, format_bytes
 from update_agent.cli.installing import carry_out, show_report
@@ -16,13 +17,12 @@ from update_agent.domain.progress import Phase, Progress, ProgressSink
 from update_agent.domain.reader import Expectation
 from update_agent.domain.session import UpdateSession
 from update_agent.domain.trust import KeyRing
-from update_agent.errors import ConfigurationError, Kind, TransferError, UpdateAgentError
+from update_agent.errors import ConfigurationError, Kind, UpdateAgentError
 from update_agent.formats.omaha import NoUpdate, Update
 from update_agent.formats.omaha_request import AppInfo, InstallSource
 from update_agent.net.omaha_client import OmahaClient
 from update_agent.net.transfer import HttpSource
 
-_HTTP_CODE_BASE: Final = 2000
 _UNKNOWN_VERSION: Final = "0.0.0"
 
 
@@ -61,7 +61,7 @@ def install_from_server(args: Namespace, console: Console, machine: Machine, key
     try:
         answer = session.check()
     except UpdateAgentError as error:
-        session.report_failed(_check_code(error), was_resumed=False)
+        session.report_failed(check_code(error), was_resumed=False)
         raise
     if isinstance(answer, NoUpdate):
         if console.is_json:
@@ -78,18 +78,12 @@ def install_from_server(args: Namespace, console: Console, machine: Machine, key
         session.report_started()
         report = carry_out(args, console, machine, keyring, source, expectation, lambda sink: _reporting(sink, session))
     except UpdateAgentError as error:
-        session.report_failed(ERROR_FORMS[error.kind].omaha_code, was_resumed=was_resumed)
+        session.report_failed(omaha_code(error), was_resumed=was_resumed)
         raise
     finally:
         source.close()
     session.report_installed()
     return show_report(report, console)
-
-
-def _check_code(error: UpdateAgentError) -> int:
-    """update_engine's number for a failed check: HTTP statuses count from 2000."""
-    status = getattr(error, "status", None) if isinstance(error, TransferError) else None
-    return _HTTP_CODE_BASE + status if isinstance(status, int) else ERROR_FORMS[error.kind].omaha_code
 
 
 def _reporting(sink: ProgressSink, session: UpdateSession) -> ProgressSink:

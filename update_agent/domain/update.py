@@ -1,0 +1,294 @@
+"""One update, from the question to the report.
+
+    1. The server is asked, and hears how the last boot went; the body of its answer is kept for the post-install of
+       releases. *Checked*. If it has no update: *NothingNew*.
+    2. What is known about this very response is taken up, or forgotten if it is another one. *BackoffChanged*
+    3. The offer is judged (`offer`). Not taken: the server is told why (codes 35 and 40), *NothingNew*.
+    4. *Offered*. A mere check ends here.
+    5. The disk and the keys are opened. The server is told that the download begins (13/1).
+    6. The release is installed (`install`). *TargetTaken*, *Advanced*. When its payload is downloaded and verified, the
+       server is told (14/1) and the attempt counts: another download of the same payload would have to wait.
+       *BackoffChanged*
+    7. The server is told that the release boots next (3/1). *Installed*
+
+An error while installing counts against the URL in use (*BackoffChanged*). An error in any step is told to the daemon
+(*Failed*), then to the server (3/0), *Reported*. A payload that a person brings begins with step 4, and no server hears
+of it.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from update_agent.domain.attempt import Workplace
+from update_agent.domain.backoff import BackoffRules
+from update_agent.domain.ending import Ending
+from update_agent.domain.install import InstallReport, InstallRequest, install
+from update_agent.domain.messages import (
+    Advanced,
+    BackoffChanged,
+    Checked,
+    Failed,
+    Installed,
+    Message,
+    NothingNew,
+    Offered,
+    Reported,
+    TargetTaken,
+)
+from update_agent.domain.offer import OfferPolicy
+from update_agent.domain.progress import Phase, Progress
+from update_agent.domain.reader import Expectation
+from update_agent.domain.session import SilentSession, UpdateSession
+from update_agent.domain.slots import Slot
+from update_agent.domain.state import Backoff
+from update_agent.errors import InterruptedByUserError, Kind, RefusedError, UpdateAgentError
+from update_agent.formats.manifest import PartName
+from update_agent.formats.omaha import NoUpdate, Update
+from update_agent.net.failures import HttpStatusError
+from update_agent.net.source import PayloadSource
+
+
+class Download(PayloadSource, Protocol):
+    """A payload that comes over the network."""
+
+    @property
+    def received_bytes(self) -> int:
+        """All that came so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateTools:
+    """What the story uses of the world.
+
+    Attributes:
+        tell: takes messages for the daemon, one at a time, from any thread.
+        open_workplace: the disk and what belongs to it, nobody else's while it is open.
+        make_request: what to install, with the keys.
+        open_download: the payload of a response, at its URLs in the order given.
+        check_code: update_engine's number for an error of a check.
+        update_code: likewise, of an update.
+        now: unix seconds.
+        random: from 0 to 1.
+    """
+
+    tell: Callable[[Message], None]
+    open_workplace: Callable[[], AbstractContextManager[Workplace]]
+    make_request: Callable[[PayloadSource, Expectation], InstallRequest]
+    open_download: Callable[[Update, tuple[str, ...]], Download]
+    check_code: Callable[[UpdateAgentError], int]
+    update_code: Callable[[UpdateAgentError], int]
+    now: Callable[[], float]
+    random: Callable[[], float]
+
+
+class _Counting:
+    """Keeps the back-off of one download; the changes are told."""
+
+    def __init__(
+        self,
+        tools: UpdateTools,
+        rules: BackoffRules,
+        source: Download,
+        backoff: Backoff,
+        keep: Callable[[Backoff], None],
+    ) -> None:
+        self._tools, self._rules, self._source = tools, rules, source
+        self._backoff, self._keep = backoff, keep
+
+    def finished(self) -> None:
+        """All of it came, and is what was signed."""
+        self._change(self._rules.finish_download(self._begun(), now=self._now(), random=self._tools.random()))
+
+    def failed(self, error: UpdateAgentError) -> None:
+        """It did not come, or could not be installed; that a person stopped it is nobody's fault."""
+        if error.kind is not Kind.INTERRUPTED:
+            code = self._tools.update_code(error)
+            self._change(self._rules.fail(self._begun(), code, now=self._now(), random=self._tools.random()))
+
+    def _begun(self) -> Backoff:
+        return self._rules.receive(self._backoff) if self._source.received_bytes else self._backoff
+
+    def _now(self) -> int:
+        return int(self._tools.now())
+
+    def _change(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self._keep(backoff)
+
+
+class UpdateStory:
+    """A check, an update, or the install of a payload: one of them, once. Errors are told and not raised."""
+
+    def __init__(
+        self, tools: UpdateTools, *, policy: OfferPolicy, backoff: Backoff, is_test_image: bool = False
+    ) -> None:
+        self._tools = tools
+        self._policy = policy
+        self._backoff = backoff
+        self._is_test_image = is_test_image
+        self._ending = Ending(tools.tell)
+        self._session: UpdateSession | SilentSession = SilentSession()
+        self._was_resumed = False
+
+    def check(self, session: UpdateSession) -> None:
+        """Steps 1 to 4."""
+        self._decide(session)
+
+    def update(self, session: UpdateSession) -> None:
+        """All steps."""
+        rules = self._decide(session)
+        if rules is not None:
+            self._bring(lambda: self._download(rules), size_bytes=rules.update.size_bytes)
+
+    def install_payload(self, open_payload: Callable[[], PayloadSource]) -> None:
+        """Steps 4 to 7."""
+        self._bring(lambda: self._take(open_payload), size_bytes=0)
+
+    def abandon(self, session: UpdateSession | SilentSession) -> bool:
+        """Tell the end now, from another thread because the one that runs has stopped; False if it must be waited for.
+
+        Args:
+            session: tells the server from this thread.
+        """
+        error = InterruptedByUserError(Kind.INTERRUPTED, "update: stopped on request")
+        code = self._tools.update_code(error)
+        failure = _failed(error, session.flagged(code, was_resumed=self._was_resumed))
+        last = self._ending.abandon(failure)
+        if last is failure:
+            self._ending.tell(Reported(was_delivered=session.report_failed(code, was_resumed=self._was_resumed)))
+        return last is not None
+
+    def _decide(self, session: UpdateSession) -> BackoffRules | None:
+        self._session = session
+        try:
+            answer = session.check()  # step 1
+        except UpdateAgentError as error:
+            self._fail(error, self._tools.check_code(error))
+            return None
+        self._ending.tell(Checked(poll_interval_secs=answer.poll_interval_secs or 0))
+        if isinstance(answer, NoUpdate):
+            self._ending.tell(NothingNew())
+            return None
+        rules = BackoffRules(update=answer, is_test_image=self._is_test_image)
+        self._keep(rules.begin(self._backoff, now=self._now()))  # step 2
+        try:
+            return rules if self._judge(rules) else None
+        except UpdateAgentError as error:
+            self._fail(error, self._tools.update_code(error))
+            return None
+
+    def _judge(self, rules: BackoffRules) -> bool:
+        version, size_bytes = rules.update.version, rules.update.size_bytes
+        if self._policy.is_waiting(version):
+            self._ending.tell(NothingNew(version=str(version)))
+            return False
+        try:
+            self._policy.check(rules, self._backoff, now=self._now())  # step 3
+        except RefusedError as error:
+            code = self._tools.update_code(error)
+            self._session.report_failed(code, was_resumed=False)
+            self._ending.tell(
+                NothingNew(
+                    kind=error.kind,
+                    message=error.message,
+                    hint=error.hint or "",
+                    version=str(version),
+                    omaha_code=self._session.flagged(code, was_resumed=False),
+                )
+            )
+            return False
+        self._ending.tell(Offered(version=str(version), size_bytes=size_bytes))  # step 4
+        return True
+
+    def _take(self, open_payload: Callable[[], PayloadSource]) -> InstallReport:
+        with closing(open_payload()) as source:
+            self._ending.tell(Offered(version="", size_bytes=source.size_bytes or 0))  # step 4
+            return self._install(source, Expectation(), None)
+
+    def _download(self, rules: BackoffRules) -> InstallReport:
+        update = rules.update
+        expectation = Expectation(sha256=update.sha256, size_bytes=update.size_bytes, version=str(update.version))
+        with closing(self._tools.open_download(update, rules.urls(self._backoff))) as source:
+            counting = _Counting(self._tools, rules, source, backoff=self._backoff, keep=self._keep)
+            return self._install(source, expectation, counting)
+
+    def _install(self, source: PayloadSource, expectation: Expectation, counting: "_Counting | None") -> InstallReport:
+        with self._tools.open_workplace() as workplace:  # step 5
+            request = self._tools.make_request(source, expectation)
+            begun = workplace.checkpoints.load()
+            self._was_resumed = begun is not None and begun.version == expectation.version
+            self._session.report_started()
+            try:
+                return install(request, self._watched(workplace, counting))  # step 6
+            except UpdateAgentError as error:
+                if counting is not None:
+                    counting.failed(error)
+                raise
+
+    def _watched(self, workplace: Workplace, counting: "_Counting | None") -> Workplace:
+        is_verified = False
+
+        def progress(point: Progress) -> None:
+            nonlocal is_verified
+            if point.phase is Phase.VERIFYING and not is_verified:
+                is_verified = True
+                self._session.report_finished()
+                if counting is not None:
+                    counting.finished()
+            self._ending.tell(Advanced(phase=point.phase, done_bytes=point.done_bytes, total_bytes=point.total_bytes))
+
+        def post_install(slot: Slot, files: Mapping[PartName, Path]) -> None:
+            workplace.post_install(slot, files)
+            workplace.cancel.raise_if_cancelled()
+            self._ending.commit()
+
+        return replace(
+            workplace,
+            progress=progress,
+            target_taken=lambda: self._ending.tell(TargetTaken()),
+            post_install=post_install,
+        )
+
+    def _bring(self, install_it: Callable[[], InstallReport], *, size_bytes: int) -> None:
+        try:
+            report = install_it()
+        except UpdateAgentError as error:
+            self._fail(error, self._tools.update_code(error))
+            return
+        result = Installed(
+            slot=report.slot,
+            version=report.version or "",
+            previous_version=report.previous_version or "",
+            size_bytes=report.payload_bytes or size_bytes,
+            key=report.key or "",
+            resumed_at_bytes=report.resumed_at_bytes,
+        )
+        self._ending.settle(result)
+        self._session.report_installed()  # step 7
+        self._ending.tell(result)
+
+    def _fail(self, error: UpdateAgentError, code: int) -> None:
+        was_resumed = self._was_resumed
+        self._ending.tell(_failed(error, self._session.flagged(code, was_resumed=was_resumed)))
+        self._ending.tell(Reported(was_delivered=self._session.report_failed(code, was_resumed=was_resumed)))
+
+    def _keep(self, backoff: Backoff) -> None:
+        if backoff != self._backoff:
+            self._backoff = backoff
+            self._ending.tell(BackoffChanged(backoff=backoff))
+
+    def _now(self) -> int:
+        return int(self._tools.now())
+
+
+def _failed(error: UpdateAgentError, code: int) -> Failed:
+    return Failed(
+        kind=error.kind,
+        message=error.message,
+        hint=error.hint or "",
+        omaha_code=code,
+        http_status=error.status if isinstance(error, HttpStatusError) else 0,
+    )
