@@ -58,6 +58,24 @@ def mark_good(disk: GptDisk, slot: Slot) -> None:
     _write(disk, slots, _plan_top(slots, slot, tries=0, successful=True))
 
 
+def confirm(disk: GptDisk, booted: Slot) -> None:
+    """Mark the running slot good without undoing what was chosen while it ran.
+
+    An update or a rollback that waits for its reboot still boots next; else this is `mark_good`.
+
+    Raises:
+        InstallError: slot-missing, when the disk was partitioned anew meanwhile.
+        DeviceError: when the disk fails.
+        FormatError: gpt-invalid.
+    """
+    slots = _current(disk, booted)
+    flags, other = slots.by_name(booted.name).flags, slots.other(booted).flags
+    if other.is_bootable and other.priority > flags.priority:
+        _write(disk, slots, {booted.number: replace(flags, tries=0, successful=True)})
+    else:
+        _write(disk, slots, _plan_top(slots, booted, tries=0, successful=True))
+
+
 def mark_bad(disk: GptDisk, slot: Slot) -> None:
     """Never boot `slot` again.
 
