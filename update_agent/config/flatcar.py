@@ -26,16 +26,19 @@ _UPDATE_ENGINE: Final = {
 }
 """An empty value counts."""
 
-LOCKSMITH: Final = {
-    "reboot.group": ("LOCKSMITHD_GROUP",),
-    "reboot.window_start": ("LOCKSMITHD_REBOOT_WINDOW_START", "REBOOT_WINDOW_START"),
-    "reboot.window_length": ("LOCKSMITHD_REBOOT_WINDOW_LENGTH", "REBOOT_WINDOW_LENGTH"),
-    "reboot.etcd_endpoints": ("LOCKSMITHD_ENDPOINT", "LOCKSMITHD_ENDPOINTS"),
-    "reboot.etcd_ca": ("LOCKSMITHD_ETCD_CAFILE",),
-    "reboot.etcd_cert": ("LOCKSMITHD_ETCD_CERTFILE",),
-    "reboot.etcd_key": ("LOCKSMITHD_ETCD_KEYFILE",),
+_LOCKSMITH: Final = {
+    "LOCKSMITHD_GROUP": "reboot.group",
+    "LOCKSMITHD_REBOOT_WINDOW_START": "reboot.window_start",
+    "REBOOT_WINDOW_START": "reboot.window_start",
+    "LOCKSMITHD_REBOOT_WINDOW_LENGTH": "reboot.window_length",
+    "REBOOT_WINDOW_LENGTH": "reboot.window_length",
+    "LOCKSMITHD_ENDPOINT": "reboot.etcd_endpoints",
+    "LOCKSMITHD_ENDPOINTS": "reboot.etcd_endpoints",
+    "LOCKSMITHD_ETCD_CAFILE": "reboot.etcd_ca",
+    "LOCKSMITHD_ETCD_CERTFILE": "reboot.etcd_cert",
+    "LOCKSMITHD_ETCD_KEYFILE": "reboot.etcd_key",
 }
-"""The first name that is not empty counts."""
+"""An empty value says nothing; of two for one setting, the first counts."""
 
 _WITHOUT_COUNTERPART: Final = ("PCR_POLICY_SERVER", "LOCKSMITHD_ETCD_USERNAME", "LOCKSMITHD_ETCD_PASSWORD")
 
@@ -115,12 +118,12 @@ def _strategy(files: KeyValueFiles) -> list[Finding]:
 
 
 def _locksmith(files: KeyValueFiles) -> list[Finding]:
-    findings = []
-    for key, names in LOCKSMITH.items():
-        found = next((each for each in map(files.find, names) if each is not None and each[0].strip()), None)
-        if found is not None:
-            findings.append(Finding(key=key, value=locksmith_value(key, found[0].strip()), place=found[1]))
-    return findings
+    findings: dict[str, Finding] = {}
+    for name, key in _LOCKSMITH.items():
+        found = files.find(name)
+        if found is not None and found[0].strip() and key not in findings:
+            findings[key] = Finding(key=key, value=locksmith_value(key, found[0].strip()), place=found[1])
+    return list(findings.values())
 
 
 def locksmith_value(key: str, text: str) -> Any:

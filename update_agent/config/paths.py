@@ -43,6 +43,11 @@ class Paths:
         return self.at("etc/update-agent/config.d/90-local.toml")
 
     @property
+    def imported_fragment(self) -> Path:
+        """What was taken over from a cloud-config."""
+        return self.at("etc/update-agent/config.d/50-cloud-config.toml")
+
+    @property
     def oem_files(self) -> tuple[Path, ...]:
         """Likewise."""
         return self.at("etc/oem-release"), self.at("usr/share/oem/oem-release")
