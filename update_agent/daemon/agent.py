@@ -107,11 +107,11 @@ class Agent:
         self._health = self._read_health()
         self._boots.note(self._now())
         state, waiting = self._ledger.state, self._boots.waiting_release()
-        if waiting is not None:
-            self._machine.await_reboot(waiting)
+        snapshot = Snapshot(state=State.UPDATED_NEED_REBOOT if waiting else State.IDLE, pending=waiting)
+        self._machine = Machine(snapshot, self._on_change)
         if state.unfinished is not None:
             self._found = Release(version=state.unfinished, size_bytes=state.unfinished_size_bytes)
-        self._cadence = Cadence(self._machine.snapshot)
+        self._cadence = Cadence(snapshot)
         self._plan_first()
         self._publish()
         self._tell_compat()
@@ -172,7 +172,8 @@ class Agent:
         """Give a pending update up, boot flags and all."""
         self._require_rest("reset")
         pending = self._ledger.state.pending
-        self._boots.take_back()
+        if self._boots.waiting_release() is not None:
+            self._boots.take_back()
         self._ledger.change(pending=None, last_error=None)
         self._machine.reset()
         self._after_change()

@@ -52,6 +52,9 @@ class Boots:
             return None
         if pending is not None and pending.slot == waiting.name:
             return Release(version=pending.version, size_bytes=pending.size_bytes)
+        if self._node.is_unbootable:
+            # On trial: the other slot boots next because this one has no try left, and nobody waits for that.
+            return None
         return Release(version=self._node.record_of(waiting.name))
 
     def take_back(self) -> None:

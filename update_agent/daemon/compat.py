@@ -37,6 +37,8 @@ class Cadence:
     def wants(self, snapshot: Snapshot, now: float) -> bool:
         """Whether to emit; `now` is monotonic seconds."""
         before, self._last = self._last, snapshot
+        if before.state.is_resting and snapshot.state is State.IDLE:
+            return False
         if snapshot.wire_state is not before.wire_state:
             return self._tell(snapshot, now)
         if snapshot.wire_state is State.UPDATED_NEED_REBOOT:

@@ -1,7 +1,7 @@
 """The disk that the daemon looks after, found anew until it is there."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,9 +104,12 @@ class Node:
             UpdateAgentError: as `open_machine`.
         """
         disk = self._disk or self._find()
-        if disk.partition_number is not None and disk.booted is None:
-            with open_machine(disk.path, writable=False, state_folder=disk.state_folder) as machine:
-                disk = replace(disk, booted=booted_slot(machine.disk, disk.partition_number))
-        self._disk = disk
-        with open_machine(disk.path, writable=writable, state_folder=disk.state_folder, booted=disk.booted) as machine:
+        with ExitStack() as stack:
+            if disk.booted is None and disk.partition_number is not None:
+                with open_machine(disk.path, writable=False, state_folder=disk.state_folder) as machine:
+                    disk = replace(disk, booted=booted_slot(machine.disk, disk.partition_number))
+            machine = stack.enter_context(
+                open_machine(disk.path, writable=writable, state_folder=disk.state_folder, booted=disk.booted)
+            )
+            self._disk = disk
             yield machine

@@ -172,7 +172,7 @@ def _state(document: dict[str, Any]) -> AgentState:
     known = {each.name: document[each.name] for each in fields(AgentState) if each.name in document}
     nested = {"pending": PendingUpdate, "trial": PendingUpdate, "backoff": Backoff, "last_error": LastError}
     for name, form in nested.items():
-        if known.get(name) is not None:
+        if name in known and (known[name] is not None or form is Backoff):
             known[name] = _checked(form(**known[name]))
     known["bad_releases"] = tuple(_checked(BadRelease(**each)) for each in known.get("bad_releases", ()))
     state: AgentState = _checked(AgentState(**known))
