@@ -522,7 +522,7 @@ def test_wrong_use_is_status_2_and_says_how_to_use_it(arguments: list[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["status"], "expected a disk to work on, got none"),
+        (["repair"], "repair: expected a disk to work on, got none"),
         (["install"], "expected either --payload or --server"),
         (["install", "--payload", "x", "--server", "y"], "expected either --payload or --server"),
         (["install", "--payload", "/nonexistent"], "/nonexistent: cannot open"),
@@ -536,7 +536,7 @@ def test_wrong_use_is_status_2_and_says_how_to_use_it(arguments: list[str]) -> N
 )
 def test_wrong_value_is_status_2(bench: Bench, arguments: list[str], words: str) -> None:
     given = [*arguments, "--public-key", str(RSA_A_PUBLIC)] if "install" in arguments else arguments
-    result = run_cli(*given) if arguments == ["status"] else bench.run(*given)
+    result = run_cli(*given) if arguments == ["repair"] else bench.run(*given)
     assert (result.status, result.out) == (2, "")
     assert words in result.err
     bench.assert_old_release_boots()

@@ -198,7 +198,7 @@ def test_glyphs_and_names_outside_the_encoding_are_escaped(bench: Bench) -> None
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [([], 2), (["--image", "disk.img"], 0), (["--image", "none"], 1), (["--image", "disk.img", "rollback"], 5)],
+    [(["repair"], 2), (["--image", "disk.img"], 0), (["--image", "none"], 1), (["--image", "disk.img", "rollback"], 5)],
 )
 def test_exit_status_reaches_the_shell(bench: Bench, arguments: list[str], status: int) -> None:
     result = run_program(*arguments, cwd=bench.folder)

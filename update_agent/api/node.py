@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from update_agent.api.disk import SlotStatus
 from update_agent.api.forms import SCHEMA
+from update_agent.domain.machine import State
 from update_agent.domain.state import BadRelease, LastError
 
 BUS_NAME: Final = "org.updateagent1"
@@ -164,6 +165,11 @@ class NodeStatus:
     def is_reboot_pending(self) -> bool:
         """Whether another slot boots next than the one that runs."""
         return bool(self.pending_slot)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether nothing is under way."""
+        return self.state in {State.IDLE, State.UPDATED_NEED_REBOOT}
 
     def to_properties(self) -> dict[str, Property]:
         """Of `org.updateagent1.Manager`; the slots are objects of their own."""

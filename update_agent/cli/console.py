@@ -57,10 +57,16 @@ class Console:
         self.is_json = is_json
         self._colors_out = _wants_color(color, environment, self._out)
         self._colors_err = _wants_color(color, environment, self._err)
+        self._has_reader = True
         self._has_bars = self._err.isatty() and environment.get("TERM") != "dumb"
         if isinstance(self._out, io.TextIOWrapper):
             # Glyphs, and names of files that are not in the encoding of the locale.
             self._out.reconfigure(errors="backslashreplace")
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether somebody still takes the answers."""
+        return self._has_reader
 
     def answer(self, text: str) -> None:
         """Print what was asked for.
@@ -71,6 +77,7 @@ class Console:
         try:
             print(text, file=self._out, flush=True)
         except BrokenPipeError:
+            self._has_reader = False
             _silence(self._out)
         except OSError as error:
             _silence(self._out)

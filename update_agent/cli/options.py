@@ -12,12 +12,12 @@ from argparse import (
     RawDescriptionHelpFormatter,
     _SubParsersAction,
 )
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from update_agent.api.forms import ExitStatus
 from update_agent.cli.console import Color, Console
+from update_agent.cli.places import Options, Place, PlaceOptions, Runner
 from update_agent.domain.slots import SlotName
 from update_agent.errors import FormatError
 from update_agent.formats.release import Version
@@ -25,8 +25,6 @@ from update_agent.net.settings import TransferSettings
 
 Verbs: TypeAlias = "_SubParsersAction[ArgumentParser]"
 """What verbs are added to. (argparse gives its type no public name.)"""
-
-Runner = Callable[[Namespace, Console], ExitStatus]
 
 DEFAULT_APP_ID: Final = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}"
 """Flatcar Container Linux; servers for other products have other applications."""
@@ -88,15 +86,23 @@ def add_common_options(parser: ArgumentParser, *, is_verb: bool) -> None:
     def add(*names: str, default: Any, **rest: Any) -> Action:
         return group.add_argument(*names, default=SUPPRESS if is_verb else default, **rest)
 
-    add("--image", metavar="DISK", type=Path, default=None, help="disk image or block device to work on")
+    add(
+        "--image",
+        metavar="DISK",
+        type=Path,
+        default=None,
+        help="disk image or block device to work on (none: ask the daemon of this node)",
+    )
     add(
         "--state-dir",
         metavar="DIR",
         type=Path,
         default=None,
-        help="where state is kept (DISK.state; of a block device /var/lib/update-agent/disks/GUID)",
+        help="with --image: where state is kept (DISK.state; of a block device /var/lib/update-agent/disks/GUID)",
     )
-    add("--booted", metavar="A|B", type=slot_name, default=None, help="the slot that counts as running")
+    add("--booted", metavar="A|B", type=slot_name, default=None, help="with --image: the slot that counts as running")
+    add("--bus", metavar="ADDRESS", default=None, help=SUPPRESS)
+    add("--timeout", metavar="SECS", type=seconds, default=10.0, help="how long the daemon may take to answer (10)")
     add("--json", action="store_true", default=False, help="answer in JSON")
     add("--color", choices=[str(color) for color in Color], default=str(Color.AUTO), help="when to use colour (auto)")
     add("-v", "--verbose", action="count", default=0, help="say more; twice: with tracebacks")
@@ -116,7 +122,7 @@ def add_verb(verbs: Verbs, name: str, *, text: str, example: str) -> ArgumentPar
     return parser
 
 
-def add_key_option(parser: ArgumentParser) -> None:
+def add_key_option(parser: Options) -> None:
     """Whose signature counts."""
     parser.add_argument(
         "--public-key",
@@ -127,7 +133,7 @@ def add_key_option(parser: ArgumentParser) -> None:
     )
 
 
-def add_workers_option(parser: ArgumentParser) -> None:
+def add_workers_option(parser: Options) -> None:
     """How many threads."""
     parser.add_argument(
         "--workers",
@@ -140,7 +146,7 @@ def add_workers_option(parser: ArgumentParser) -> None:
 
 def add_transfer_options(parser: ArgumentParser) -> None:
     """How data is fetched."""
-    group = parser.add_argument_group("transfer options")
+    group = PlaceOptions(parser, Place.IMAGE, "transfer options, with --image")
     defaults = TransferSettings()
     group.add_argument("--ca", metavar="FILE|DIR", type=Path, help="certificates to trust instead of the system's")
     group.add_argument("--client-cert", metavar="PEM", type=Path, help="certificate and key to identify with")
@@ -169,7 +175,7 @@ def add_transfer_options(parser: ArgumentParser) -> None:
 
 def add_server_options(parser: ArgumentParser) -> None:
     """Who asks the update server."""
-    group = parser.add_argument_group("update server options")
+    group = PlaceOptions(parser, Place.IMAGE, "update server options, with --image")
     group.add_argument("--app-id", metavar="ID", default=DEFAULT_APP_ID, help="application to ask for")
     group.add_argument("--channel", metavar="NAME", default="stable", help="what to follow (stable)")
     group.add_argument(

@@ -1,35 +1,78 @@
-"""A disk's status as text."""
+"""A disk's status as text, and the table of slots that it shares with the status of a node."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from update_agent.api.disk import DiskState, SlotState, SlotStatus, Status
+from update_agent.api.node import SlotView
 from update_agent.cli.console import Console, Style, format_bytes
 
-_GLYPHS: Final = {
+_GLYPHS: Final[dict[str, tuple[str, Style]]] = {
     SlotState.BOOTED: ("●", Style.GOOD),
     SlotState.NEXT_BOOT: ("↻", Style.WARNING),
     SlotState.BOOTABLE: ("○", Style.GOOD),
     SlotState.UNBOOTABLE: ("✗", Style.DIM),
     SlotState.INCOMPLETE: ("…", Style.WARNING),
 }
+_UNKNOWN_GLYPH: Final = ("?", Style.WARNING)
 _HEADINGS: Final = ("SLOT", "VERSION", "PRIORITY", "TRIES", "SUCCESSFUL", "STATE")
 _NUMBERS: Final = frozenset({"PRIORITY", "TRIES"})
 
 
 def render_status(status: Status, console: Console) -> str:
     """The answer in the first line, then the slots."""
-    return "\n".join((_headline(status, console), *_table(status, console)))
+    return "\n".join((_headline(status, console), *slot_table(_views(status), console)))
 
 
-def render_slots(status: Status, console: Console) -> str:
+def render_slots(slots: Sequence[SlotView], console: Console) -> str:
     """The slots with what is known of their partitions and content."""
-    lines = list(_table(status, console))
-    for slot_status in status.slots:
-        slot, record = slot_status.slot, slot_status.record
-        lines.append(f"slot {slot.name}: partition {slot.number}, {slot.unique_guid}, {format_bytes(slot.size_bytes)}")
-        if record is not None and record.is_complete:
-            lines.append(f"  installed {record.installed_at}, SHA-256 {record.sha256}")
+    lines = list(slot_table(slots, console))
+    for slot in slots:
+        lines.append(
+            f"slot {slot.name}: partition {slot.partition}, {slot.partition_guid}, {format_bytes(slot.size_bytes)}"
+        )
+        if slot.content_sha256 and slot.state != SlotState.INCOMPLETE:
+            lines.append(f"  installed {slot.installed_at}, SHA-256 {slot.content_sha256}")
     return "\n".join(lines)
+
+
+def slot_table(slots: Sequence[SlotView], console: Console) -> tuple[str, ...]:
+    """A line of headings, and one for each slot; glyph, word and colour say the same."""
+    rows = [_HEADINGS, *(_row(slot) for slot in slots)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    lines = [f"    {console.paint(Style.DIM, _line(rows[0], widths))}"]
+    for slot, row in zip(slots, rows[1:], strict=True):
+        glyph, style = _look(slot)
+        lines.append(f"  {console.paint(style, f'{glyph} {_line(row, widths)}')}")
+    return tuple(lines)
+
+
+def _row(slot: SlotView) -> tuple[str, ...]:
+    return (
+        slot.name,
+        slot.version or "-",
+        str(slot.priority),
+        str(slot.tries),
+        "yes" if slot.successful else "no",
+        slot.state.replace("-", " "),
+    )
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
+        for cell, width, heading in zip(row, widths, _HEADINGS, strict=True)
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _look(slot: SlotView) -> tuple[str, Style]:
+    # A newer daemon may know states that this program does not.
+    return _GLYPHS.get(slot.state, _UNKNOWN_GLYPH)
+
+
+def _views(status: Status) -> tuple[SlotView, ...]:
+    return tuple(SlotView.of(slot) for slot in status.slots)
 
 
 def _headline(status: Status, console: Console) -> str:
@@ -55,31 +98,3 @@ def _running(booted: SlotStatus | None) -> str:
 
 def _version(status: SlotStatus | None) -> str:
     return status.version or "unknown version" if status is not None else "nothing"
-
-
-def _table(status: Status, console: Console) -> tuple[str, ...]:
-    rows = [_HEADINGS] + [
-        (
-            str(slot_status.slot.name),
-            slot_status.version or "-",
-            str(slot_status.slot.flags.priority),
-            str(slot_status.slot.flags.tries),
-            "yes" if slot_status.slot.flags.successful else "no",
-            slot_status.state.replace("-", " "),
-        )
-        for slot_status in status.slots
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [
-            cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
-            for cell, width, heading in zip(row, widths, _HEADINGS, strict=True)
-        ]
-        text = "  ".join(cells).rstrip()
-        if number == 0:
-            lines.append(f"    {console.paint(Style.DIM, text)}")
-        else:
-            glyph, style = _GLYPHS[status.slots[number - 1].state]
-            lines.append(f"  {console.paint(style, f'{glyph} {text}')}")
-    return tuple(lines)

@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 from update_agent.api.forms import ExitStatus
+from update_agent.api.node import SlotView
 from update_agent.cli.console import Console
 from update_agent.cli.machine import open_chosen
 from update_agent.cli.render import render_slots, render_status
@@ -29,5 +30,5 @@ def run_slots(args: Namespace, console: Console) -> ExitStatus:
         document = status.to_json()
         console.answer_json({"schema": document["schema"], "slots": document["slots"]})
     else:
-        console.answer(render_slots(status, console))
+        console.answer(render_slots([SlotView.of(slot) for slot in status.slots], console))
     return ExitStatus.DONE
