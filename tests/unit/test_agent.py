@@ -171,6 +171,14 @@ def test_offer_that_may_not_be_installed_is_shown_with_its_reason(bench: AgentBe
     assert status.last_error.kind == "bad-release"
 
 
+def test_offer_of_what_runs_is_no_error(bench: AgentBench) -> None:
+    bench.start()
+    bench.agent.install(InstallOptions())
+    bench.workers.last.say(Checked(), NothingNew(kind="same-version", message="1.0.0 runs already", version="1.0.0"))
+    bench.workers.last.end()
+    assert bench.agent.status().last_error is None
+
+
 def test_child_that_dies_is_an_error_and_not_the_end(bench: AgentBench) -> None:
     bench.start()
     bench.agent.install(InstallOptions())

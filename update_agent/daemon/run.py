@@ -134,7 +134,7 @@ class Run:
 
     def _nothing_new(self, message: NothingNew) -> None:
         error = None
-        if message.kind:
+        if message.kind and message.kind != Kind.SAME_VERSION:
             log_event(
                 _LOG, logging.WARNING, JournalEvent.UPDATE_NOT_TAKEN, "%s", message.message, VERSION=message.version
             )
