@@ -6,11 +6,10 @@ from enum import IntEnum, unique
 from typing import Any, Final
 
 from update_agent.errors import Kind, UpdateAgentError
+from update_agent.formats import dbus_errors
 
 SCHEMA: Final = 1
 """Of every JSON document; raised only when a name had to change."""
-
-_DBUS_ERROR_PREFIX: Final = "org.updateagent1.Error."
 
 
 @unique
@@ -132,7 +131,7 @@ ERROR_FORMS: Final[Mapping[Kind, ErrorForm]] = (
 
 def dbus_error_name(kind: Kind) -> str:
     """The kind as the name of a D-Bus error: `payload-hash` is `org.updateagent1.Error.PayloadHash`."""
-    return _DBUS_ERROR_PREFIX + "".join(word.capitalize() for word in kind.split("-"))
+    return dbus_errors.dbus_error_name(kind)
 
 
 def error_to_json(error: UpdateAgentError) -> dict[str, Any]:

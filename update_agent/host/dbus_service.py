@@ -1,0 +1,224 @@
+"""Objects on the bus: one well-known name with what is published under it, for as long as the program runs.
+
+What comes in goes through a subclass of pydbus' wrapper, so that an answer may be given later, a failure is an error
+for the caller and not a traceback in the journal, and nothing leaks. See `dbus` for what is wrong with pydbus itself.
+"""
+
+import ctypes
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gi.repository import Gio, GLib
+from pydbus.registration import ObjectRegistration, ObjectWrapper
+
+from update_agent.errors import UpdateAgentError
+from update_agent.formats.dbus_errors import error_to_dbus
+
+_LOGGER: Final = logging.getLogger(__name__)
+
+CALLS_QUEUED_MAX: Final = 256
+"""Of one sender; more are refused until the queue was empty once. A person's program has one, a busy one a dozen."""
+
+_FAILED: Final = "org.freedesktop.DBus.Error.Failed"
+_LIMITS_EXCEEDED: Final = "org.freedesktop.DBus.Error.LimitsExceeded"
+
+_GOBJECT: Final = ctypes.CDLL("libgobject-2.0.so.0")
+_GOBJECT.g_object_unref.argtypes = [ctypes.c_void_p]
+_GOBJECT.g_object_unref.restype = None
+
+
+class Reaper:
+    """Frees the calls that were answered.
+
+    GDBus gives a reference of each `Gio.DBusMethodInvocation` to the handler, and `return_value` consumes one;
+    PyGObject takes an extra one for that, so that the first is never given back: 2 KiB a call. Once the handler has
+    returned and GDBus has dropped what it held itself, an answered call has exactly one reference for its Python
+    object, and a second one if it leaked. Where a later GLib or PyGObject does not leak there is no second one, and
+    nothing is done.
+    """
+
+    def __init__(self) -> None:
+        self._answered: list[Any] = []
+        self._depth = 0
+        self._is_scheduled = False
+
+    @property
+    def waiting(self) -> int:
+        """Calls that were answered and not freed yet."""
+        return len(self._answered)
+
+    def enter(self) -> None:
+        """A handler begins; what others have answered is freed, so that a flood finds no growing list."""
+        self._reap()
+        self._depth += 1
+
+    def leave(self) -> None:
+        """The handler has returned."""
+        self._depth -= 1
+        self._schedule()
+
+    def add(self, invocation: Any) -> None:
+        """This call was answered, in its handler or later."""
+        self._answered.append(invocation)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        # GDBus still holds a reference while the handler runs.
+        if self._answered and not self._depth and not self._is_scheduled:
+            self._is_scheduled = True
+            GLib.idle_add(self._run)
+
+    def _run(self) -> bool:
+        self._is_scheduled = False
+        self._reap()
+        return bool(GLib.SOURCE_REMOVE)
+
+    def _reap(self) -> None:
+        if self._depth:
+            return  # a handler runs the main loop: its own call is not done
+        answered, self._answered = self._answered, []
+        for invocation in answered:
+            if invocation.__grefcount__ == 2:
+                _GOBJECT.g_object_unref(hash(invocation))  # PyGObject's hash is the address
+
+
+class Call:
+    """A call that came in, to be answered at once or later; the first answer counts."""
+
+    __slots__ = ("_invocation", "_is_answered", "_reaper", "args", "interface", "method", "path", "sender")
+
+    def __init__(
+        self, sender: str, path: str, interface: str, method: str, parameters: Any, invocation: Any, reaper: Reaper
+    ) -> None:
+        self.sender = sender
+        self.path = path
+        self.interface = interface
+        self.method = method
+        self.args: Any = parameters
+        self._invocation = invocation
+        self._reaper = reaper
+        self._is_answered = False
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether the caller lets polkit ask a person."""
+        flags = self._invocation.get_message().get_flags()
+        return bool(flags & Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION)
+
+    def reply(self, values: Any = None) -> None:
+        """Answer with a tuple as `GLib.Variant`, None for the empty one."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._invocation.return_value(values)
+            self._reaper.add(self._invocation)
+
+    def fail(self, name: str, text: str) -> None:
+        """Answer with an error."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._invocation.return_dbus_error(name, clean_text(text))
+            self._reaper.add(self._invocation)
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Run what answers it; if that fails, the error is the answer."""
+        try:
+            function()
+        except UpdateAgentError as error:
+            self.fail(*error_to_dbus(error))
+        except Exception:  # the top of everything that a caller starts; it must get an answer
+            _LOGGER.exception("D-Bus: %s.%s failed, which is a bug", self.interface, self.method)
+            self.fail(_FAILED, "internal error, see the journal")
+
+
+Handler = Callable[[Call], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedObject:
+    """One path.
+
+    Attributes:
+        path: of the object.
+        interfaces: `Gio.DBusInterfaceInfo` of each interface; calls that do not fit are refused by GDBus.
+        handle: gets every other call, and those of `org.freedesktop.DBus.Properties` unless that is in `interfaces`.
+    """
+
+    path: str
+    interfaces: Sequence[Any]
+    handle: Handler
+
+
+class _Wrapper(ObjectWrapper):  # type: ignore[misc]
+    """pydbus' link between GDBus and an object, with answers that may come later."""
+
+    __slots__ = ("_reaper",)
+
+    def __init__(self, served: ServedObject, reaper: Reaper) -> None:
+        super().__init__(served, ())  # without interfaces it looks for no methods or signals on the object
+        self._reaper = reaper
+
+    def call_method(
+        self, _connection: Any, sender: str, path: str, interface: str, method: str, parameters: Any, invocation: Any
+    ) -> None:
+        self._reaper.enter()
+        call = Call(sender, path, interface, method, parameters, invocation, self._reaper)
+        try:
+            call.run(lambda: self.object.handle(call))
+        finally:
+            self._reaper.leave()
+
+
+class FloodGuard:
+    """Keeps a caller that does not wait for its answers from filling the memory.
+
+    GDBus reads calls in a thread of its own and queues them without limit. The guard sees each there, before it is
+    queued, and refuses those beyond the limit until the main loop has caught up with all that is queued.
+    """
+
+    def __init__(self, connection: Any, limit: int = CALLS_QUEUED_MAX) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._queued: dict[str, int] = {}
+        self._filter = connection.add_filter(self._look)
+
+    def close(self) -> None:
+        """Let everything through."""
+        self._connection.remove_filter(self._filter)
+
+    def _look(self, connection: Any, message: Any, is_incoming: bool) -> Any:  # noqa: FBT001  (GDBus calls it)
+        if not is_incoming or message.get_message_type() != Gio.DBusMessageType.METHOD_CALL:
+            return message
+        queued, sender = self._queued, message.get_sender() or ""
+        if not queued:
+            # Less urgent than any call, so it runs when none is left.
+            GLib.idle_add(self._catch_up, priority=GLib.PRIORITY_LOW)
+        count = queued.get(sender, 0) + 1
+        if count <= self._limit:
+            queued[sender] = count
+            return message
+        if not message.get_flags() & Gio.DBusMessageFlags.NO_REPLY_EXPECTED:
+            error = message.new_method_error_literal(_LIMITS_EXCEEDED, "too many calls at once")
+            connection.send_message(error, Gio.DBusSendMessageFlags.NONE)
+        return None
+
+    def _catch_up(self) -> bool:
+        self._queued = {}
+        return bool(GLib.SOURCE_REMOVE)
+
+
+def publish(connection: Any, served: ServedObject, reaper: Reaper) -> Any:
+    """Register the object; its `unregister()` takes it away."""
+    wrapper = _Wrapper(served, reaper)
+    return ObjectRegistration(connection.pydbus, served.path, served.interfaces, wrapper, own_wrapper=True)
+
+
+def parse_interfaces(xml: str) -> tuple[Any, ...]:
+    """The interfaces of a `<node>`."""
+    return tuple(Gio.DBusNodeInfo.new_for_xml(xml).interfaces)
+
+
+def clean_text(text: str) -> str:
+    """The text as D-Bus can carry it: what it cannot (NUL, half a surrogate pair) becomes a question mark."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
