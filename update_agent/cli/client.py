@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from update_agent.api.node import BUS_NAME, MANAGER_INTERFACE, OBJECT_PATH, SLOT_INTERFACE, SLOT_PATH_PREFIX, NodeStatus
-from update_agent.errors import Kind, RefusedError, ServiceError, UpdateAgentError
+from update_agent.api.node import BUS_NAME, MANAGER_INTERFACE, OBJECT_PATH, SLOT_INTERFACE, NodeStatus
+from update_agent.errors import Kind, ServiceError, UpdateAgentError
 
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+_OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
 _POLKIT_SECS: Final = 120.0
 """For a person to type a password."""
 _WIND_UP_SECS: Final = 5.0
@@ -35,9 +36,6 @@ class Bus(Protocol):
         interactive: bool = False,
     ) -> tuple[Any, ...]:
         """Call and wait."""
-
-    def get_all(self, name: str, path: str, interface: str, timeout_secs: float = ...) -> dict[str, Any]:
-        """All properties of an interface."""
 
     def watch(
         self,
@@ -175,17 +173,11 @@ class Agent:
             raise
 
     def _properties(self) -> Mapping[str, Any]:
-        return self._get_all(OBJECT_PATH, MANAGER_INTERFACE)
+        return dict(self._call_object(_PROPERTIES, "GetAll", "s", MANAGER_INTERFACE)[0])
 
     def _slots(self) -> list[Mapping[str, Any]]:
-        slots = [self._get_all(SLOT_PATH_PREFIX + name, SLOT_INTERFACE) for name in ("a", "b")]
-        return [slot for slot in slots if slot.get("Name")]
-
-    def _get_all(self, path: str, interface: str) -> Mapping[str, Any]:
-        try:
-            return self._bus.get_all(BUS_NAME, path, interface, self._timeout_secs)
-        except ServiceError as error:
-            raise _explained(error) from error
+        objects = self._call_object(_OBJECT_MANAGER, "GetManagedObjects")[0]
+        return [objects[path][SLOT_INTERFACE] for path in sorted(objects) if SLOT_INTERFACE in objects[path]]
 
     def _begin(self, method: str, signature: str = "", *args: Any) -> None:
         """Call what needs the daemon to rest: the child process of what has just ended may still be going away."""
@@ -202,23 +194,30 @@ class Agent:
                 return
 
     def _call(self, method: str, signature: str = "", *args: Any) -> tuple[Any, ...]:
+        """Call what may need an authorization."""
         timeout = max(self._timeout_secs, _POLKIT_SECS) if self._is_interactive else self._timeout_secs
+        return self._call_object(
+            MANAGER_INTERFACE, method, signature, *args, timeout_secs=timeout, interactive=self._is_interactive
+        )
+
+    def _call_object(
+        self,
+        interface: str,
+        method: str,
+        signature: str = "",
+        *args: Any,
+        timeout_secs: float | None = None,
+        interactive: bool = False,
+    ) -> tuple[Any, ...]:
+        timeout = self._timeout_secs if timeout_secs is None else timeout_secs
         try:
             return self._bus.call(
-                BUS_NAME,
-                OBJECT_PATH,
-                MANAGER_INTERFACE,
-                method,
-                signature,
-                args,
-                timeout,
-                interactive=self._is_interactive,
+                BUS_NAME, OBJECT_PATH, interface, method, signature, args, timeout, interactive=interactive
             )
         except ServiceError as error:
-            raise _explained(error) from error
-        except RefusedError as error:
-            hint = "use sudo, or ask for a polkit rule for the actions org.updateagent1.*"
-            raise RefusedError(error.kind, error.message, hint=hint) from error
+            if error.kind is not Kind.SERVICE_UNREACHABLE:
+                raise
+            raise _unreachable(error.message) from error
 
     def _to_status(self, values: Mapping[str, Any], slots: list[Mapping[str, Any]]) -> NodeStatus:
         try:
@@ -254,10 +253,6 @@ def remote_error(kind: str, message: str, hint: str) -> UpdateAgentError:
         return ServiceError(Kind(kind), message, hint=hint or None)
     except ValueError:
         return ServiceError(Kind.BUS, f"{message} [{kind}]", hint=hint or None)
-
-
-def _explained(error: ServiceError) -> ServiceError:
-    return _unreachable(error.message) if error.kind is Kind.SERVICE_UNREACHABLE else error
 
 
 def _unreachable(why: str) -> ServiceError:

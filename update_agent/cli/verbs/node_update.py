@@ -76,9 +76,9 @@ def _options(args: Namespace) -> dict[str, str | bool]:
     if args.target:
         options["target"] = str(args.target)
     flags = {
-        "allow-downgrade": args.allow_downgrade,
-        "allow-same-version": args.allow_same_version,
-        "allow-bad": args.allow_bad_release,
+        "allow_downgrade": args.allow_downgrade,
+        "allow_same_version": args.allow_same_version,
+        "allow_bad": args.allow_bad_release,
     }
     return {**options, **{name: True for name, is_given in flags.items() if is_given}}
 
