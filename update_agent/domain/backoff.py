@@ -6,6 +6,7 @@ here waits or knows the time: it maps one `Backoff` to the next.
 """
 
 import base64
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,8 +27,16 @@ _COUNTED_CODES: Final = frozenset({1, 9, 14, 20})
 """May have been the URL's fault."""
 
 
+_SIGNATURE_CHARS_MAX: Final = 4096
+
+
 def signature_of(update: Update) -> str:
-    """Text that names a response, as update_engine writes it."""
+    """Text that names a response, as update_engine writes it; of a very long one its hash, for it is kept in a file."""
+    text = _signature_text(update)
+    return text if len(text) <= _SIGNATURE_CHARS_MAX else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _signature_text(update: Update) -> str:
     urls = "".join(f"Url{number} = {url}\n" for number, url in enumerate(update.urls))
     return (
         f"NumURLs = {len(update.urls)}\n"

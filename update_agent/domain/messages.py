@@ -12,7 +12,14 @@ from update_agent.domain.progress import Phase
 from update_agent.domain.state import Backoff
 from update_agent.errors import FormatError, Kind
 
-LINE_BYTES_MAX: Final = 64 * 1024
+TEXT_CHARS_MAX: Final = 4096
+"""Of a longer text the rest is left out."""
+
+LINE_BYTES_MAX: Final = 256 * 1024
+"""JSON needs up to 12 bytes for a character, and no message has more than four texts."""
+
+_NUMBER_MAX: Final = (1 << 63) - 1
+"""What D-Bus can carry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +133,21 @@ _FORMS: Final[dict[str, type[Message]]] = {
 
 
 def to_line(message: Message) -> bytes:
-    """One line of JSON."""
-    return json.dumps({"message": type(message).__name__, **asdict(message)}).encode() + b"\n"
+    """One line of JSON, at most `LINE_BYTES_MAX` bytes long."""
+    return json.dumps({"message": type(message).__name__, **_cleaned(asdict(message))}).encode() + b"\n"
+
+
+def _cleaned(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _cleaned_value(value) for name, value in values.items()}
+
+
+def _cleaned_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _cleaned(value)
+    if not isinstance(value, str):
+        return value
+    # Names of files may hold any bytes; what is no text cannot go over D-Bus.
+    return value[:TEXT_CHARS_MAX].replace("\0", "?").encode(errors="replace").decode()
 
 
 def from_line(line: bytes) -> Message:
@@ -151,13 +171,23 @@ def from_line(line: bytes) -> Message:
 
 
 def _check(message: Message) -> None:
-    kinds = {"str": str, "int": int, "bool": bool}
-    values = [message, message.backoff] if isinstance(message, BackoffChanged) else [message]
-    for each in values:
-        for name, hint in type(each).__annotations__.items():
-            wanted = kinds.get(getattr(hint, "__name__", str(hint)))
-            found = getattr(each, name)
-            if wanted is not None and type(found) is not wanted:
-                raise TypeError(name)
+    if isinstance(message, BackoffChanged):
+        _check_values(message.backoff)
+        return
+    _check_values(message)
     if isinstance(message, Advanced):
         Phase(message.phase)
+
+
+def _check_values(values: object) -> None:
+    """Every field has the type of its annotation and can go over D-Bus."""
+    for name, wanted in type(values).__annotations__.items():
+        value = getattr(values, name)
+        if type(value) is not wanted:
+            raise TypeError(name)
+        if wanted is int and not 0 <= value <= _NUMBER_MAX:
+            raise ValueError(name)
+        if wanted is str and (len(value) > TEXT_CHARS_MAX or "\0" in value):
+            raise ValueError(name)
+        if wanted is str:
+            value.encode()  # half a surrogate pair raises

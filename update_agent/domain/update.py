@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from update_agent.domain.attempt import Workplace
 from update_agent.domain.backoff import BackoffRules
+from update_agent.domain.counting import Download, DownloadCounter
 from update_agent.domain.ending import Ending
 from update_agent.domain.install import InstallReport, InstallRequest, install
 from update_agent.domain.messages import (
@@ -51,14 +51,6 @@ from update_agent.net.failures import HttpStatusError
 from update_agent.net.source import PayloadSource
 
 
-class Download(PayloadSource, Protocol):
-    """A payload that comes over the network."""
-
-    @property
-    def received_bytes(self) -> int:
-        """All that came so far."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateTools:
     """What the story uses of the world.
@@ -84,41 +76,6 @@ class UpdateTools:
     random: Callable[[], float]
 
 
-class _Counting:
-    """Keeps the back-off of one download; the changes are told."""
-
-    def __init__(
-        self,
-        tools: UpdateTools,
-        rules: BackoffRules,
-        source: Download,
-        backoff: Backoff,
-        keep: Callable[[Backoff], None],
-    ) -> None:
-        self._tools, self._rules, self._source = tools, rules, source
-        self._backoff, self._keep = backoff, keep
-
-    def finished(self) -> None:
-        """All of it came, and is what was signed."""
-        self._change(self._rules.finish_download(self._begun(), now=self._now(), random=self._tools.random()))
-
-    def failed(self, error: UpdateAgentError) -> None:
-        """It did not come, or could not be installed; that a person stopped it is nobody's fault."""
-        if error.kind is not Kind.INTERRUPTED:
-            code = self._tools.update_code(error)
-            self._change(self._rules.fail(self._begun(), code, now=self._now(), random=self._tools.random()))
-
-    def _begun(self) -> Backoff:
-        return self._rules.receive(self._backoff) if self._source.received_bytes else self._backoff
-
-    def _now(self) -> int:
-        return int(self._tools.now())
-
-    def _change(self, backoff: Backoff) -> None:
-        self._backoff = backoff
-        self._keep(backoff)
-
-
 class UpdateStory:
     """A check, an update, or the install of a payload: one of them, once. Errors are told and not raised."""
 
@@ -132,14 +89,15 @@ class UpdateStory:
         self._ending = Ending(tools.tell)
         self._session: UpdateSession | SilentSession = SilentSession()
         self._was_resumed = False
+        self._unreported_code: int | None = None
 
-    def check(self, session: UpdateSession) -> None:
+    def check(self, open_session: Callable[[], UpdateSession]) -> None:
         """Steps 1 to 4."""
-        self._decide(session)
+        self._decide(open_session)
 
-    def update(self, session: UpdateSession) -> None:
+    def update(self, open_session: Callable[[], UpdateSession]) -> None:
         """All steps."""
-        rules = self._decide(session)
+        rules = self._decide(open_session)
         if rules is not None:
             self._bring(lambda: self._download(rules), size_bytes=rules.update.size_bytes)
 
@@ -147,23 +105,28 @@ class UpdateStory:
         """Steps 4 to 7."""
         self._bring(lambda: self._take(open_payload), size_bytes=0)
 
-    def abandon(self, session: UpdateSession | SilentSession) -> bool:
-        """Tell the end now, from another thread because the one that runs has stopped; False if it must be waited for.
-
-        Args:
-            session: tells the server from this thread.
-        """
+    def abandon(self) -> bool:
+        """Tell the end now, from another thread because this one does not move; False if it must be waited for."""
         error = InterruptedByUserError(Kind.INTERRUPTED, "update: stopped on request")
         code = self._tools.update_code(error)
-        failure = _failed(error, session.flagged(code, was_resumed=self._was_resumed))
+        failure = _failed(error, self._session.flagged(code, was_resumed=self._was_resumed))
         last = self._ending.abandon(failure)
         if last is failure:
-            self._ending.tell(Reported(was_delivered=session.report_failed(code, was_resumed=self._was_resumed)))
+            self._unreported_code = code
         return last is not None
 
-    def _decide(self, session: UpdateSession) -> BackoffRules | None:
-        self._session = session
+    def report_abandoned(self, open_session: Callable[[], UpdateSession | SilentSession]) -> bool:
+        """Tell the server, if it was `abandon` that told the end; the session is for this thread alone."""
+        code, self._unreported_code = self._unreported_code, None
+        if code is None:
+            return False
+        was_delivered = open_session().report_failed(code, was_resumed=self._was_resumed)
+        self._ending.tell(Reported(was_delivered=was_delivered))
+        return True
+
+    def _decide(self, open_session: Callable[[], UpdateSession]) -> BackoffRules | None:
         try:
+            self._session = session = open_session()
             answer = session.check()  # step 1
         except UpdateAgentError as error:
             self._fail(error, self._tools.check_code(error))
@@ -212,10 +175,14 @@ class UpdateStory:
         update = rules.update
         expectation = Expectation(sha256=update.sha256, size_bytes=update.size_bytes, version=str(update.version))
         with closing(self._tools.open_download(update, rules.urls(self._backoff))) as source:
-            counting = _Counting(self._tools, rules, source, backoff=self._backoff, keep=self._keep)
+            counting = DownloadCounter(
+                rules, source, backoff=self._backoff, keep=self._keep, now=self._now, random=self._tools.random
+            )
             return self._install(source, expectation, counting)
 
-    def _install(self, source: PayloadSource, expectation: Expectation, counting: "_Counting | None") -> InstallReport:
+    def _install(
+        self, source: PayloadSource, expectation: Expectation, counting: DownloadCounter | None
+    ) -> InstallReport:
         with self._tools.open_workplace() as workplace:  # step 5
             request = self._tools.make_request(source, expectation)
             begun = workplace.checkpoints.load()
@@ -224,11 +191,12 @@ class UpdateStory:
             try:
                 return install(request, self._watched(workplace, counting))  # step 6
             except UpdateAgentError as error:
-                if counting is not None:
-                    counting.failed(error)
+                # That a person stopped it is nobody's fault.
+                if counting is not None and error.kind is not Kind.INTERRUPTED:
+                    counting.failed(self._tools.update_code(error))
                 raise
 
-    def _watched(self, workplace: Workplace, counting: "_Counting | None") -> Workplace:
+    def _watched(self, workplace: Workplace, counting: DownloadCounter | None) -> Workplace:
         is_verified = False
 
         def progress(point: Progress) -> None:
