@@ -93,7 +93,7 @@ class BootWatch:
         problems = self._run_checks(checks)
         if problems:
             return self._miss(_sentence(problems), logging.WARNING)
-        return self._hold(f"the system is up and {len(checks)} checks have held" if checks else "the system is up")
+        return self._hold(f"the system is up, all checks hold ({len(checks)})" if checks else "the system is up")
 
     def _run_checks(self, checks: Sequence[Check]) -> list[str]:
         problems: list[str] = []
@@ -102,7 +102,7 @@ class BootWatch:
             if problems and left_secs <= 0:
                 break  # it is bad already, and the others may take their time
             timeout_secs = self._rules.check_timeout_secs
-            if left_secs > 0:
+            if left_secs > 0 and self._holds_since is None:  # what has held may finish to settle
                 timeout_secs = max(min(timeout_secs, left_secs), _CHECK_SECS_MIN)
             problem = check.run(timeout_secs)
             if problem is not None:
