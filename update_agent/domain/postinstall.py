@@ -10,7 +10,6 @@ not boot.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -33,15 +32,6 @@ _NO_PROXY: Final = "NO_PROXY"
 _DIRECT: Final = "none"
 
 _LOG_HINT: Final = "its output is in the journal; the running release stays"
-
-
-@unique
-class PostInstallMode(StrEnum):
-    """What becomes of the `postinst` of a new release."""
-
-    IF_PRESENT = "if-present"
-    REQUIRED = "required"
-    NEVER = "never"
 
 
 class SlotPrograms(Protocol):
@@ -83,14 +73,14 @@ class PostInstaller:
 
     Attributes:
         programs: where the `postinst` is.
-        mode: whether there must be one.
+        is_required: a slot without one must not boot.
         timeout_secs: until it is ended.
         environment: all that it sees; see `make_environment`.
         check: called several times a second; raises to stop it.
     """
 
     programs: SlotPrograms
-    mode: PostInstallMode
+    is_required: bool
     timeout_secs: float
     environment: Mapping[str, str]
     check: Callable[[], None] = lambda: None
@@ -103,8 +93,6 @@ class PostInstaller:
             DeviceError: device-open.
             InterruptedByUserError: interrupted, by `check`.
         """
-        if self.mode is PostInstallMode.NEVER:
-            return
         output = _Output(slot)
         try:
             ending = self.programs.run(
@@ -132,9 +120,7 @@ class PostInstaller:
                     f"{who}: expected an end within {self.timeout_secs:g} seconds, got none{_quote(last_line)}",
                     hint=_LOG_HINT,
                 )
-            case How.FAILED:
-                raise InstallError(Kind.POSTINSTALL_FAILED, f"{who}: {ending.text}", hint=_LOG_HINT)
-            case How.MISSING | How.UNREACHABLE if self.mode is PostInstallMode.REQUIRED:
+            case How.MISSING | How.UNREACHABLE if self.is_required:
                 raise InstallError(
                     Kind.POSTINSTALL_MISSING,
                     f"{who}: {ending.text}, and the setting install.postinstall requires one",
@@ -144,6 +130,8 @@ class PostInstaller:
                 _LOG.info("%s: nothing to do: %s", who, ending.text)
             case How.UNREACHABLE:
                 _LOG.warning("%s: skipped: %s", who, ending.text)
+            case _:
+                raise InstallError(Kind.POSTINSTALL_FAILED, f"{who}: {ending.text}", hint=_LOG_HINT)
 
 
 class _Output:

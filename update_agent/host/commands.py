@@ -17,7 +17,8 @@ LINE_BYTES_MAX: Final = 8 * 1024
 """Of a longer line the rest is dropped."""
 
 OUTPUT_BYTES_MAX: Final = 1024 * 1024
-"""What comes after is dropped, and a last line says so."""
+LINES_MAX: Final = 10_000
+"""What comes after either is dropped, and a last line says so."""
 
 DROPPED: Final = "(more output is dropped)"
 CUT: Final = " (cut)"
@@ -98,19 +99,23 @@ class _Lines:
         self._line = bytearray()
         self._is_cut = False
         self._left_bytes = OUTPUT_BYTES_MAX
+        self._left_lines = LINES_MAX
+        self._is_full = False
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
-        if self._left_bytes < 0:
+        if self._is_full:
             return
         kept = data[: self._left_bytes]
-        self._left_bytes -= len(data)
-        *whole, rest = kept.split(b"\n")
+        *whole, rest = kept.split(b"\n", maxsplit=self._left_lines)
         for piece in whole:
             self._add(piece)
             self._end_line()
-        self._add(rest)
-        if self._left_bytes < 0:
+        self._is_full = len(data) > self._left_bytes or (self._left_lines == 0 and rest != b"")
+        self._left_bytes -= len(kept)
+        if self._left_lines > 0:
+            self._add(rest)
+        if self._is_full:
             self.finish()
             self._on_line(DROPPED)
 
@@ -128,6 +133,7 @@ class _Lines:
         text = _printable(bytes(self._line)) + (CUT if self._is_cut else "")
         self._line.clear()
         self._is_cut = False
+        self._left_lines -= 1
         self._on_line(text)
 
 

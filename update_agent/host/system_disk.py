@@ -49,9 +49,22 @@ def find_booted(root: Path = Path("/"), *, sys: Path = Path("/sys")) -> BootedDi
         number = usr.stat().st_dev
         if os.major(number) == 0:
             number = _mounted_device(usr.resolve(), root)
-        return _describe(_descend(_sysfs_device(sys, number)), root / "dev")
-    except (OSError, ValueError, UnicodeError) as error:
-        raise _unknown(f"{usr}: cannot find the device that it is on: {error}", "is /sys mounted?") from error
+    except (OSError, ValueError) as error:
+        raise _unknown(f"{usr}: cannot find the device that it is on: {error}", "is /proc mounted?") from error
+    return find_partition(number, dev=root / "dev", sys=sys)
+
+
+def find_partition(number: int, *, dev: Path = Path("/dev"), sys: Path = Path("/sys")) -> BootedDisk:
+    """The partition that a device (as in `st_dev`) is, or is made of.
+
+    Raises:
+        InstallError: boot-disk-unknown.
+    """
+    name = f"{os.major(number)}:{os.minor(number)}"
+    try:
+        return _describe(_descend((sys / "dev/block" / name).resolve(strict=True)), dev)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise _unknown(f"device {name}: cannot find its disk: {error}", "is /sys mounted?") from error
 
 
 def find_boot_folder(root: Path = Path("/")) -> Path | None:
@@ -100,10 +113,6 @@ def _mount_of(usr: Path, root: Path) -> tuple[str, str]:
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
-
-
-def _sysfs_device(sys: Path, number: int) -> Path:
-    return (sys / "dev/block" / f"{os.major(number)}:{os.minor(number)}").resolve(strict=True)
 
 
 def _descend(device: Path) -> Path:
