@@ -134,7 +134,7 @@ _FORMS: Final[dict[str, type[Message]]] = {
 
 def to_line(message: Message) -> bytes:
     """One line of JSON, at most `LINE_BYTES_MAX` bytes long."""
-    return json.dumps({"message": type(message).__name__, **_cleaned(asdict(message))}).encode() + b"\n"
+    return json.dumps({"type": type(message).__name__, **_cleaned(asdict(message))}).encode() + b"\n"
 
 
 def _cleaned(values: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def from_line(line: bytes) -> Message:
     """
     try:
         values: dict[str, Any] = json.loads(line)
-        form = _FORMS[values.pop("message")]
+        form = _FORMS[values.pop("type")]
         if form is BackoffChanged:
             values["backoff"] = Backoff(**values["backoff"])
         message = form(**values)
