@@ -40,7 +40,7 @@ class Machine:
 
     Attributes:
         target: active state of every unit that is asked for.
-        load: its load state.
+        load: its load state; empty to answer with no unit at all.
         failed: names of failed units.
         reboot: `yes`, `hang`, or the name of the error to answer with.
         can_reboot: the answer to CanReboot.
@@ -121,7 +121,7 @@ class _Service:
         elif method == "CanReboot":
             invocation.return_value(GLib.Variant("(s)", (machine.can_reboot,)))
         elif method == "ListUnitsByNames":
-            units = [_unit(name, machine.load, machine.target) for name in parameters[0]]
+            units = [_unit(name, machine.load, machine.target) for name in parameters[0] if machine.load]
             invocation.return_value(GLib.Variant(f"({_UNIT})", (units,)))
         else:
             units = [_unit(name, "loaded", "failed") for name in machine.failed]

@@ -1,10 +1,9 @@
 """One call to a service on the system bus, with an end: connect, ask, read the answer, disconnect.
 
-Straight over Gio, because pydbus reads a property without a time limit. A connection of its own, so that neither a bus
-that goes away nor a service that hangs touches another part of the process.
+A connection of its own, so that neither a bus that goes away nor a service that hangs touches another part of the
+process.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -12,6 +11,10 @@ from typing import Any, Final
 from update_agent.errors import Kind, ServiceError
 
 TIMEOUT_SECS: Final = 25.0
+
+_ABSENT: Final = frozenset(
+    f"org.freedesktop.DBus.Error.{name}" for name in ("NameHasNoOwner", "NoReply", "ServiceUnknown", "Disconnected")
+)
 
 
 def call(
@@ -65,23 +68,12 @@ def call(
 
 @contextmanager
 def _connected(address: str | None, timeout_secs: float) -> Iterator[Any]:
-    from gi.repository import Gio, GLib
+    from update_agent.host.dbus import open_connection
 
-    cancellable = Gio.Cancellable()
-    # Connecting has no time limit of its own, and a bus may accept and then say nothing.
-    timer = threading.Timer(timeout_secs, cancellable.cancel)
-    timer.daemon = True
-    timer.start()
     try:
-        where = address or Gio.dbus_address_get_for_bus_sync(Gio.BusType.SYSTEM, cancellable)
-        flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
-        connection = Gio.DBusConnection.new_for_address_sync(where, flags, None, cancellable)
-    except GLib.Error as error:
-        raise ServiceError(
-            Kind.BUS, f"system bus: cannot connect: {error.message}", hint="is dbus running? systemctl status dbus"
-        ) from error
-    finally:
-        timer.cancel()
+        connection = open_connection(address, timeout_secs=timeout_secs)
+    except ServiceError as error:
+        raise ServiceError(Kind.BUS, error.message, hint=error.hint) from error
     try:
         yield connection
     finally:
@@ -89,16 +81,9 @@ def _connected(address: str | None, timeout_secs: float) -> Iterator[Any]:
 
 
 def _call_error(bus_name: str, member: str, error: Any) -> ServiceError:
-    from gi.repository import Gio
+    from update_agent.host.dbus import remote_error
 
-    name = Gio.dbus_error_get_remote_error(error) or ""
-    Gio.dbus_error_strip_remote_error(error)
-    is_absent = name.startswith("org.freedesktop.DBus.Error.") and name.rpartition(".")[2] in {
-        "NameHasNoOwner",
-        "NoReply",
-        "ServiceUnknown",
-        "Disconnected",
-    }
-    if not name or is_absent or name.startswith("org.freedesktop.DBus.Error.Spawn."):
-        return ServiceError(Kind.BUS, f"{bus_name}: {member}: no answer: {error.message}")
-    return ServiceError(Kind.COMMAND_FAILED, f"{bus_name}: {member}: {name}: {error.message}")
+    name, text = remote_error(error)
+    if not name or name in _ABSENT or name.startswith("org.freedesktop.DBus.Error.Spawn."):
+        return ServiceError(Kind.BUS, f"{bus_name}: {member}: no answer: {text}")
+    return ServiceError(Kind.COMMAND_FAILED, f"{bus_name}: {member}: {text} ({name})")

@@ -42,10 +42,9 @@ def unit_state(name: str, *, address: str | None = None) -> UnitState:
     Raises:
         ServiceError: bus, when there is no bus or no systemd on it; command-failed.
     """
-    units = _list("ListUnitsByNames", name, address)
-    if not units:
-        raise ServiceError(Kind.BUS, f"{_NAME}: ListUnitsByNames: expected the unit {name}, got nothing")
-    return UnitState(load=units[0][_LOAD_STATE], active=units[0][_ACTIVE_STATE])
+    for unit in _list("ListUnitsByNames", name, address):
+        return UnitState(load=unit[_LOAD_STATE], active=unit[_ACTIVE_STATE])
+    raise ServiceError(Kind.BUS, f"{_NAME}: ListUnitsByNames: expected the unit {name}, got nothing")
 
 
 def failed_units(*, address: str | None = None) -> tuple[str, ...]:
