@@ -37,6 +37,9 @@ class Bus(Protocol):
     ) -> tuple[Any, ...]:
         """Call and wait."""
 
+    def get_all(self, name: str, path: str, interface: str) -> dict[str, Any]:
+        """All properties of an interface."""
+
     def watch(
         self,
         name: str,
