@@ -1,4 +1,4 @@
-"""Write the manual: update-agent(1), update-agentd(8), update-agent-boot-good(8), update-agent.toml(5), and example.toml.
+"""Write the manual pages, and an example of the configuration with every setting, into a folder.
 
 make_manual.py FOLDER
 
@@ -14,7 +14,7 @@ import re
 import sys
 import textwrap
 import tomllib
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -101,7 +101,7 @@ def argument_name(action: argparse.Action) -> str:
 
 def help_of(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     text = parser._get_formatter()._expand_help(action) if action.help else "What to work on."
-    return text[0].upper() + text[1:] + ("" if text.endswith((".", ")")) else ".")
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def shown(parser: argparse.ArgumentParser, *, is_verb: bool) -> list[argparse.Action]:
@@ -233,7 +233,7 @@ def metrics() -> str:
 
 
 def polkit_actions() -> str:
-    tree = ElementTree.parse(SYSTEMD / "org.updateagent1.policy")
+    tree = ET.parse(SYSTEMD / "org.updateagent1.policy")
     return ", ".join(bold(action.attrib["id"]) for action in tree.iter("action"))
 
 

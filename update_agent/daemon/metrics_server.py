@@ -57,7 +57,7 @@ def _answer(
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """HOST:PORT, where HOST is an address, `localhost` or nothing (all addresses), as host and port.
+    """HOST:PORT, where HOST is an address or `localhost`, as host and port.
 
     Names are not looked up: that could take as long as the network likes.
 
@@ -65,8 +65,7 @@ def parse_listen(text: str) -> tuple[str, int]:
         ConfigurationError: configuration.
     """
     host, _, port = text.rpartition(":")
-    host = {"localhost": "127.0.0.1", "": "0.0.0.0"}.get(host, host)  # noqa: S104 (a person asked for it)
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
     try:
         socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
         number = int(port) if port.isascii() and port.isdecimal() else -1

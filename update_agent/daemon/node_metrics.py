@@ -32,7 +32,7 @@ class NodeMetrics:
         self._download_bytes = 0
         self._downloaded_bytes = 0
         self._install_since: float | None = None
-        self._install_secs: float | None = None
+        self._install_secs = 0.0
         self._is_first = True
 
     def take(self, status: NodeStatus, monotonic_secs: float) -> None:
@@ -71,9 +71,8 @@ class NodeMetrics:
         yield CounterMetricFamily("update_agent_download_bytes", text, self._download_bytes)
         text = "How often the message bus came back after it was lost."
         yield CounterMetricFamily("update_agent_bus_reconnects", text, self._bus_reconnects)
-        if self._install_secs is not None:
-            text = "How long the last successful update took."
-            yield _gauge("last_install_duration_seconds", text, self._install_secs)
+        text = "How long the last successful update took; 0 if there was none."
+        yield _gauge("last_install_duration_seconds", text, self._install_secs)
 
     def _count_check(self, before: str, status: NodeStatus) -> None:
         if before != State.CHECKING_FOR_UPDATE or status.state == before:
