@@ -74,6 +74,24 @@ def test_mark_good_of_the_only_slot_starts_from_one() -> None:
     assert flags(disk) == ((1, 0, 1), (0, 0, 0))
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (((1, 0, 1), (2, 0, 0)), ((1, 0, 1), (2, 0, 1))),  # the first boot of an update
+        (((1, 0, 1), (2, 3, 0)), ((1, 0, 1), (2, 0, 1))),
+        (((3, 1, 0), (2, 0, 0)), ((3, 1, 0), (2, 0, 1))),  # an update waits for its reboot
+        (((2, 0, 1), (1, 0, 0)), ((2, 0, 1), (1, 0, 1))),  # a rollback does
+        (((3, 0, 0), (2, 0, 0)), ((1, 0, 0), (2, 0, 1))),  # a former one that used up its tries
+        (((2, 0, 1), (2, 0, 0)), ((1, 0, 1), (2, 0, 1))),
+        (((0, 0, 0), (0, 0, 0)), ((0, 0, 0), (1, 0, 1))),
+    ],
+)
+def test_confirm_keeps_what_was_chosen_meanwhile(before: tuple[Flags, Flags], after: tuple[Flags, Flags]) -> None:
+    disk = disk_of(*before)
+    activation.confirm(disk, slot(disk, SlotName.B))
+    assert flags(disk) == after
+
+
 @pytest.mark.parametrize("change", [activation.deactivate, activation.mark_bad])
 def test_unbootable_slot_loses_all_flags(change: Callable[[GptDisk, Slot], None]) -> None:
     disk = disk_of((1, 0, 1), (2, 3, 1))
