@@ -48,7 +48,7 @@ class Ending:
     def abandon(self, failure: Failed) -> Message | None:
         """Tell the end now, and say what it was: `failure`, or what came before it; None if it has to be waited for."""
         with self._lock:
-            if self._is_committed and self._result is None:
+            if self._is_committed and self._result is None and self._last is None:
                 return None
             self._pass_on(self._result or failure)
             return self._last
