@@ -28,19 +28,40 @@ def make_tree(folder: Path, postinst: str | None) -> Path:
     return folder
 
 
-def make_ext_image(tree: Path, image: Path, *, kind: str = "ext4") -> Path:
+_MAKERS = {
+    "ext2": ("mke2fs", "e2fsprogs"),
+    "ext3": ("mke2fs", "e2fsprogs"),
+    "ext4": ("mke2fs", "e2fsprogs"),
+    "btrfs": ("mkfs.btrfs", "btrfs-progs"),
+    "erofs": ("mkfs.erofs", "erofs-utils"),
+    "squashfs": ("mksquashfs", "squashfs-tools"),
+}
+
+_SIZES = {"btrfs": 32 * MIB}
+"""Of what has a least size; the makers of erofs and squashfs choose theirs."""
+
+
+def make_file_system(tree: Path, image: Path, *, kind: str = "ext4", size_bytes: int = SLOT_BYTES) -> bytes:
     """A file system that holds the tree."""
-    if shutil.which("mke2fs") is None:
-        pytest.skip("mke2fs (package e2fsprogs) is not installed")
-    with image.open("wb") as file:
-        file.truncate(SLOT_BYTES)
-    subprocess.run(["mke2fs", "-q", "-t", kind, "-d", str(tree), str(image)], check=True, capture_output=True)
-    return image
+    program, package = _MAKERS[kind]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} (package {package}) is not installed")
+    if kind not in {"erofs", "squashfs"}:
+        with image.open("wb") as file:
+            file.truncate(max(size_bytes, _SIZES.get(kind, 0)))
+    commands: dict[str, list[str | Path]] = {
+        "btrfs": ["mkfs.btrfs", "-q", "--mixed", "--rootdir", tree, image],
+        "erofs": ["mkfs.erofs", image, tree],
+        "squashfs": ["mksquashfs", tree, image, "-quiet", "-no-progress"],
+    }
+    command = commands.get(kind) or ["mke2fs", "-q", "-t", kind, "-d", tree, image]
+    subprocess.run(command, check=True, capture_output=True)
+    return image.read_bytes()
 
 
 def make_slot_disk(path: Path, content: bytes) -> Path:
     """A disk whose slot B holds these bytes."""
-    make_sgdisk_image(path, usr_bytes=SLOT_BYTES)
+    make_sgdisk_image(path, usr_bytes=max(SLOT_BYTES, -(-len(content) // MIB) * MIB))
     with path.open("r+b") as file:
         file.seek(slot_b(path).start_bytes)
         file.write(content)
