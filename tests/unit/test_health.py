@@ -355,6 +355,12 @@ def test_system_that_never_comes_up_falls_back_at_the_deadline() -> None:
     assert world.acts == [("give up", 900.0), ("reboot", 900.0)]
 
 
+def test_deadline_between_two_rounds_is_not_overslept() -> None:
+    world = World(up_at=10_000)
+    assert world.watch(replace(RULES, interval_secs=300)) is Verdict.BAD
+    assert world.acts[0] == ("give up", 900.0)
+
+
 def test_flapping_check_falls_back_at_the_deadline() -> None:
     world = World()
     world.add_check("10-api", holds=lambda now: int(now / 10) % 3 != 0)
