@@ -1,5 +1,6 @@
 """Questions to systemd and logind over a real bus, with stand-ins behind it."""
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -12,6 +13,10 @@ from tests.support.stand_ins import Machine, PrivateBus, bus_without_services, p
 from update_agent.errors import Kind, ServiceError
 from update_agent.host import logind, systemd_manager
 from update_agent.host.systemd_manager import UnitState
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,20 @@ def test_state_of_a_unit_that_systemd_says_nothing_about_is_an_error(bus: Privat
 def test_failed_units_are_sorted_by_name(bus: PrivateBus) -> None:
     bus.be(Machine(failed=("b.service", "a.service")))
     assert systemd_manager.failed_units(address=bus.address) == ("a.service", "b.service")
+
+
+def test_many_questions_leave_nothing_behind(bus: PrivateBus) -> None:
+    bus.be(Machine())
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            systemd_manager.unit_state("boot-complete.target", address=bus.address)
+
+    ask(100)
+    before, files = resident_bytes(), len(os.listdir("/proc/self/fd"))
+    ask(400)  # 9 KiB each if the connection is closed in the background
+    assert resident_bytes() - before < 1024 * 1024
+    assert len(os.listdir("/proc/self/fd")) == files
 
 
 ASK: list[Callable[[str], object]] = [

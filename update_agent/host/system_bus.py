@@ -5,7 +5,7 @@ process.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from update_agent.errors import Kind, ServiceError
@@ -68,16 +68,27 @@ def call(
 
 @contextmanager
 def _connected(address: str | None, timeout_secs: float) -> Iterator[Any]:
-    from update_agent.host.dbus import open_connection
+    from gi.repository import GLib
 
+    from update_agent.host.dbus import deadline, open_connection
+
+    # What GDBus leaves to be done later goes into a context that ends here; nobody may run the default one.
+    context = GLib.MainContext.new()
+    context.push_thread_default()
     try:
-        connection = open_connection(address, timeout_secs=timeout_secs)
-    except ServiceError as error:
-        raise ServiceError(Kind.BUS, error.message, hint=error.hint) from error
-    try:
-        yield connection
+        try:
+            connection = open_connection(address, timeout_secs=timeout_secs)
+        except ServiceError as error:
+            raise ServiceError(Kind.BUS, error.message, hint=error.hint) from error
+        try:
+            yield connection
+        finally:
+            with deadline(timeout_secs) as cancellable, suppress(GLib.Error):
+                connection.close_sync(cancellable)
+            while context.iteration(may_block=False):
+                pass
     finally:
-        connection.close(None, None)
+        context.pop_thread_default()
 
 
 def _call_error(bus_name: str, member: str, error: Any) -> ServiceError:
