@@ -251,6 +251,15 @@ def test_update_downloads_and_verifies_an_attempt_before_post_install_and_never_
     assert told.hint
 
 
+def test_update_of_several_parts_is_downloaded_and_counted_once(scene: Scene, tmp_path: Path) -> None:
+    scene.payload = make_payload(USR, kernel=b"kernel" * 1000)
+    scene.download = MemoryDownload(scene.payload)
+    scene.node.boot_folder = tmp_path
+    scene.update()
+    assert [message.phase for message in scene.messages if isinstance(message, Advanced)].count("verifying") == 2
+    assert scene.heard == GOOD
+
+
 def test_update_of_a_person_does_not_wait(scene: Scene) -> None:
     scene.backoff = scene.known(attempt_number=1, expiry_at=NOW + DAY_SECS)
     scene.policy = replace(scene.policy, ignore_backoff=True)

@@ -3,11 +3,13 @@
 What the child says is bounded and checked before anybody sees it; a child that says anything else is killed.
 """
 
+import contextlib
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gi.repository import GLib
@@ -41,18 +43,45 @@ class WorkerProcess:
             ServiceError: worker-died, when it cannot be started.
         """
         try:
-            pid, stdin, stdout = _spawn(self._module)
+            process, stdin, stdout = _spawn(self._module)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise ServiceError(
                 Kind.WORKER_DIED, f"child process: cannot start it: {reason}", hint="is the machine out of memory?"
             ) from error
-        child = Child(pid, kill_after_secs=self._kill_after_secs, on_message=on_message, on_exit=on_exit)
+        child = Child(process, kill_after_secs=self._kill_after_secs, on_message=on_message, on_exit=on_exit)
         child.begin(stdin, stdout, job.to_bytes())
         return child
 
 
-def _spawn(module: str) -> tuple[int, int, int]:
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A process and a descriptor of it, which never means another one (pidfd_open(2))."""
+
+    pid: int
+    fd: int
+
+    @classmethod
+    def hold(cls, pid: int) -> "_Process":
+        """Of a child that nobody has waited for.
+
+        Raises:
+            OSError: no descriptor is free; the child was killed.
+        """
+        try:
+            return cls(pid, os.pidfd_open(pid))
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; fine if it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.fd, number)
+
+
+def _spawn(module: str) -> tuple[_Process, int, int]:
     """Process, and our ends of the pipes from which it reads and to which it writes."""
     child_in, ours_in = os.pipe()
     try:
@@ -72,6 +101,7 @@ def _spawn(module: str) -> tuple[int, int, int]:
             setsigmask=[signal.SIGINT],
             setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
         )
+        process = _Process.hold(pid)
     except OSError:
         _close(ours_in, ours_out)
         raise
@@ -79,7 +109,7 @@ def _spawn(module: str) -> tuple[int, int, int]:
         _close(child_in, child_out)
     os.set_blocking(ours_in, False)
     os.set_blocking(ours_out, False)
-    return pid, ours_in, ours_out
+    return process, ours_in, ours_out
 
 
 def _close(*fds: int) -> None:
@@ -92,17 +122,17 @@ class Child:
 
     def __init__(
         self,
-        pid: int,
+        process: _Process,
         *,
         kill_after_secs: float,
         on_message: Callable[[Message], None],
         on_exit: Callable[[WorkerExit], None],
     ) -> None:
-        self._pid = pid
+        self._process = process
         self._kill_after_secs = kill_after_secs
         self._on_message, self._on_exit = on_message, on_exit
         self._is_running = True
-        self._input, self._output = _Watched(), _Watched()
+        self._input, self._output, self._exit = _Watched(), _Watched(), _Watched()
         self._unsent = b""
         self._received = bytearray()
         self._problem: str | None = None
@@ -111,14 +141,14 @@ class Child:
     @property
     def pid(self) -> int:
         """Its number, also after its end."""
-        return self._pid
+        return self._process.pid
 
     def begin(self, stdin: int, stdout: int, job: bytes) -> None:
         """Hand over the job as it is taken, and listen."""
         self._unsent = job
         self._input.watch(stdin, GLib.IOCondition.OUT | GLib.IOCondition.ERR, self._send)
         self._output.watch(stdout, GLib.IOCondition.IN | GLib.IOCondition.HUP, self._receive)
-        GLib.child_watch_add(GLib.PRIORITY_DEFAULT, self._pid, self._ended)
+        self._exit.watch(self._process.fd, GLib.IOCondition.IN, self._ended)
 
     def cancel(self, *, by_person: bool) -> None:
         """Ask it to end, and kill it when it has not after a while; fine if it has ended."""
@@ -127,9 +157,8 @@ class Child:
             self._killer = GLib.timeout_add(int(self._kill_after_secs * 1000), self._kill)
 
     def _signal(self, number: int) -> None:
-        # Its number is not given to another process before the main loop has taken note of its end.
         if self._is_running:
-            os.kill(self._pid, number)
+            self._process.signal(number)
 
     def _kill(self) -> bool:
         self._killer = 0
@@ -182,7 +211,8 @@ class Child:
         self._problem = problem
         self._signal(signal.SIGKILL)
 
-    def _ended(self, _pid: int, wait_status: int, *_: Any) -> None:
+    def _ended(self, _fd: int) -> bool:
+        _, wait_status = os.waitpid(self._process.pid, 0)
         self._is_running = False
         if self._killer:
             GLib.source_remove(self._killer)
@@ -194,6 +224,7 @@ class Child:
         was_signal = os.WIFSIGNALED(wait_status)
         status = os.WTERMSIG(wait_status) if was_signal else os.WEXITSTATUS(wait_status)
         self._on_exit(WorkerExit(status=status, was_signal=was_signal, problem=self._problem))
+        return False
 
 
 class _Watched:
