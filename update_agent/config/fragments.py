@@ -8,7 +8,7 @@ from updating: it is left out, and the file that it would have replaced counts.
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ from update_agent.config.settings import SETTINGS
 from update_agent.errors import ConfigurationError, Kind
 
 SUFFIX: Final = ".toml"
+
+_WARNINGS_MAX: Final = 20
 
 _SECTIONS: Final = frozenset(key.partition(".")[0] for key in SETTINGS)
 _LINE_OF_ERROR: Final = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
@@ -97,25 +99,39 @@ def _fragment(path: Path, place: str) -> Gathered:
         raise ConfigurationError(Kind.CONFIGURATION, f": {error.message}") from error
     if text is None:
         raise ConfigurationError(Kind.CONFIGURATION, ": a link to nothing")
-    lines = text.split("\n")
-    findings, warnings = [], []
-    for section, table in parse_fragment(text).items():
-        if section not in _SECTIONS or not isinstance(table, dict):
-            warnings.append(f"{_place(place, lines, section)}: {_complaint(section, table)}")
-            continue
-        for name, value in table.items():
-            key = f"{section}.{name}"
-            if key in SETTINGS:
-                findings.append(Finding(key=key, value=value, place=_place(place, lines, key)))
-            else:
-                warnings.append(f"{_place(place, lines, key)}: {_unknown(key)}")
+    lines = index_lines(text)
+    findings: list[Finding] = []
+    warnings: list[str] = []
+    for key, value, complaint in _entries(parse_fragment(text)):
+        where = f"{place}:{lines[key]}" if key in lines else place
+        if complaint is None:
+            findings.append(Finding(key=key, value=value, place=where))
+        elif len(warnings) < _WARNINGS_MAX:
+            warnings.append(f"{where}: {complaint(key)}")
+        else:
+            return Gathered(findings=tuple(findings), warnings=(*warnings, f"{place}: more that is unknown"))
     return Gathered(findings=tuple(findings), warnings=tuple(warnings))
 
 
-def _complaint(section: str, value: object) -> str:
-    if section in _SECTIONS:
-        return f"{section}: expected a section, got one value"
-    return f"unknown section [{printable(section)}]" if isinstance(value, dict) else _unknown(section)
+def _entries(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any, Callable[[str], str] | None]]:
+    """Key and value of what is in a fragment; and what makes a complaint of the key if it is no setting."""
+    for section, table in tables.items():
+        if section not in _SECTIONS:
+            yield section, None, _unknown_section if isinstance(table, dict) else _unknown
+        elif not isinstance(table, dict):
+            yield section, None, _no_section
+        else:
+            for name, value in table.items():
+                key = f"{section}.{name}"
+                yield key, value, None if key in SETTINGS else _unknown
+
+
+def _unknown_section(section: str) -> str:
+    return f"unknown section [{printable(section)}]"
+
+
+def _no_section(section: str) -> str:
+    return f"{section}: expected a section, got one value"
 
 
 def _unknown(key: str) -> str:
@@ -123,31 +139,27 @@ def _unknown(key: str) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
-def _place(place: str, lines: Sequence[str], key: str) -> str:
-    line = find_line(lines, key)
-    return f"{place}:{line}" if line else place
-
-
-def find_line(lines: Sequence[str], key: str) -> int:
-    """The line where `section.key`, or a section, is given a value, or 0; by its looks, as tomllib does not say."""
-    section, fallback = "", 0
-    for number, line in enumerate(lines, 1):
+def index_lines(text: str) -> Mapping[str, int]:
+    """The first line of each `section.key` and each section, by its looks, as tomllib does not say."""
+    lines: dict[str, int] = {}
+    section = ""
+    for number, line in enumerate(text.split("\n"), 1):
         header = _HEADER.match(line)
         if header is not None:
             section = _plain(header[1])
-            if section == key:
-                return number
-            continue
-        assignment = _ASSIGNMENT.match(line)
-        if assignment is None:
-            continue
-        name = _plain(assignment[1])
-        full = f"{section}.{name}" if section else name
-        if full == key or full.startswith(f"{key}."):
-            return number
-        if key.startswith(f"{full}.") and not fallback:
-            fallback = number  # an inline table
-    return fallback
+            _note(lines, section, number)
+        elif (assignment := _ASSIGNMENT.match(line)) is not None:
+            name = _plain(assignment[1])
+            _note(lines, f"{section}.{name}" if section else name, number)
+    return lines
+
+
+def _note(lines: dict[str, int], key: str, number: int) -> None:
+    """Where a key is, and the first two parts of it: no setting has more."""
+    section, dot, rest = key.partition(".")
+    lines.setdefault(section, number)
+    lines.setdefault(section + dot + rest.partition(".")[0], number)
+    lines.setdefault(key, number)
 
 
 def _plain(name: str) -> str:

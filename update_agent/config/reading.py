@@ -43,17 +43,27 @@ def read_small(path: Path, limit_bytes: int = FILE_BYTES_MAX) -> bytes | None:
     try:
         # What is no regular file must not be waited for.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigurationError(Kind.CONFIGURATION, "expected a regular file, got something else")
-            data = file.read(limit_bytes + 1)
+        try:
+            is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+            data = _read_up_to(fd, limit_bytes + 1) if is_file else b""
+        finally:
+            os.close(fd)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise ConfigurationError(Kind.CONFIGURATION, f"cannot read: {reason}") from error
+    if not is_file:
+        raise ConfigurationError(Kind.CONFIGURATION, "expected a regular file, got something else")
     if len(data) > limit_bytes:
         raise ConfigurationError(Kind.CONFIGURATION, f"expected at most {limit_bytes} bytes, got more")
+    return data
+
+
+def _read_up_to(fd: int, limit_bytes: int) -> bytes:
+    data = b""
+    while len(data) < limit_bytes and (part := os.read(fd, limit_bytes - len(data))):
+        data += part
     return data
 
 

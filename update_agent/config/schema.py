@@ -22,6 +22,7 @@ _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _USER_INFORMATION: Final = re.compile(r"//[^/\s]*@")
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _PORT_MAX: Final = 65535
+_LIKENESS: Final = 0.8
 TEXTS: Final = tuple[str, ...]
 """The type of a setting that is a list."""
 
@@ -210,6 +211,6 @@ def _setting(section: str, each: "dataclasses.Field[Any]") -> Setting:
 def unknown_key(key: str, known: Mapping[str, Setting]) -> ConfigurationError:
     """The error for a key that no setting has, with the one that was probably meant."""
     message = f"unknown setting {printable(key)}"
-    near = difflib.get_close_matches(key[:_SHOWN_CHARS_MAX], known, n=1)
+    near = difflib.get_close_matches(key[:_SHOWN_CHARS_MAX], known, n=1, cutoff=_LIKENESS)
     hint = f"did you mean {near[0]}?" if near else None
     return ConfigurationError(Kind.CONFIGURATION, message, hint=hint)

@@ -16,7 +16,7 @@ CHARS_MAX: Final = 1 << 20
 
 _DEPTH_MAX: Final = 32
 _ALIASES_MAX: Final = 64
-_EVENTS_MAX: Final = 100_000
+_EVENTS_MAX: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
