@@ -338,3 +338,34 @@ def test_other_machine_than_the_running_one_needs_its_bus(capsys: pytest.Capture
             boot_good.main(arguments)
         assert caught.value.code == 2
     assert "need --bus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ('ConfigurationError(Kind.CONFIGURATION, "fragment: broken", hint="mend it")', "fragment: broken (mend it)"),
+        ('ValueError("bug")', "ValueError: bug"),
+    ],
+)
+def test_what_decides_nothing_has_an_exit_status_of_its_own(tmp_path: Path, error: str, words: str) -> None:
+    program = f"""
+import sys
+from update_agent.daemon import boot_good
+from update_agent.errors import ConfigurationError, Kind
+def load(paths):
+    raise {error}
+boot_good.load = load
+sys.exit(boot_good.main(["--root", "{tmp_path}", "--bus", "unix:path={tmp_path}/none"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == boot_good.CRASHED
+    assert words in done.stderr
+
+
+def test_wrong_setting_is_told_and_uptime_that_cannot_be_read_is_the_kernels(node: Node) -> None:
+    node.configure(surprise=1)
+    (node.root / "proc/uptime").unlink()
+    status, said = node.run()
+    assert status == 0
+    assert "surprise" in said
+    assert node.health()["started_uptime_secs"] <= time.clock_gettime(time.CLOCK_BOOTTIME)
