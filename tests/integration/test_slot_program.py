@@ -265,31 +265,73 @@ def test_slot_of_an_image_that_has_no_mount_point_is_out_of_reach(bench: Bench) 
     assert bench.run().how is How.UNREACHABLE
 
 
-RUNS_UNTIL_KILLED = """
-import os, sys
+PROGRAM = """
+import os, subprocess, sys
 from pathlib import Path
-from tests.support.slot_disks import slot_b
+from tests.support.slot_disks import mounts_at, slot_b
 from update_agent.host.slot_program import SlotProgram
-disk, mount_point = map(Path, sys.argv[1:])
+
+disk, mount_point, other = map(Path, sys.argv[1:])
+
+def on_line(line):
+    print(line, flush=True)
+    if line == "look":
+        print("outside", *mounts_at(mount_point), flush=True)
+        subprocess.run(["mount", "-t", "tmpfs", "later", other], check=True)
+
 SlotProgram(disk, mount_point=mount_point).run(
     slot_b(disk).partition,
     arguments=[],
     environment={"PATH": os.environ["PATH"]},
-    timeout_secs=1000,
-    on_line=lambda line: print(line, flush=True),
+    timeout_secs=30,
+    on_line=on_line,
 )
 """
 
 
+def program_line(bench: Bench, *before: str) -> list[str]:
+    """The run as a process of its own, behind the words of another program."""
+    paths = (bench.disk, bench.mount_point, bench.folder)
+    return [*before, sys.executable, "-c", PROGRAM, *map(str, paths)]
+
+
+def test_mounts_of_the_machine_come_in_and_the_slots_does_not_go_out(bench: Bench) -> None:
+    bench.fill(
+        SHELL
+        + "grep -q postinstall /proc/self/mountinfo && echo inside; echo look; "
+        + "until grep later /proc/self/mountinfo; do sleep 0.05; done"
+    )
+    # As systemd has it: what is mounted in one namespace is mounted in those made of it, and the other way round.
+    line = program_line(bench, "unshare", "--mount", "--propagation", "shared")
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *lines, later = done.stdout.splitlines()
+    assert lines == ["inside", "look", "outside"]
+    assert " - tmpfs later " in later
+    bench.assert_nothing_left()
+
+
 def test_nothing_is_left_after_the_installing_process_was_killed(bench: Bench) -> None:
     bench.fill(SHELL + "trap '' TERM; setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.2; echo $$; sleep 1000")
-    argv = [sys.executable, "-c", RUNS_UNTIL_KILLED, str(bench.disk), str(bench.mount_point)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(program_line(bench), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pids = [int(process.stdout.readline()) for _ in range(2)]
         assert loops_over(bench.disk) != []
         process.kill()
     wait_until(lambda: not any(map(is_running, pids)))
+    bench.assert_nothing_left()
+
+
+def test_nothing_is_left_after_both_processes_were_killed(bench: Bench) -> None:
+    bench.fill(SHELL + "echo $PPID; echo $$; exec sleep 1000")
+    with subprocess.Popen(program_line(bench), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        mounting, program = (int(process.stdout.readline()) for _ in range(2))
+        os.kill(mounting, signal.SIGSTOP)  # it does not notice that the other is gone
+        process.kill()
+        process.wait()
+        os.kill(mounting, signal.SIGKILL)
+    wait_until(lambda: not is_running(program))
     bench.assert_nothing_left()
 
 
