@@ -172,13 +172,23 @@ def test_settings_in_a_log_do_not_show_secrets() -> None:
     assert "SECRET" not in repr(settings)
 
 
-def test_settings_of_unknown_key_hint_at_the_one_that_was_meant() -> None:
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("server.chanel", "server.channel"),
+        ("channel", "server.channel"),
+        ("sever.channel", "server.channel"),
+        ("check.intervall_secs", "check.interval_secs"),
+        ("server.more", None),
+        ("server.interval_secs", None),
+        ("zzz", None),
+        ("", None),
+    ],
+)
+def test_settings_of_unknown_key_hint_at_the_one_that_was_meant(key: str, meant: str | None) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        Settings.of({"server.chanel": "x"})
-    assert caught.value.hint == "did you mean server.channel?"
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.of({"zzz": "x"})
-    assert caught.value.hint is None
+        Settings.of({key: "x"})
+    assert caught.value.hint == (None if meant is None else f"did you mean {meant}?")
 
 
 def test_redacted_takes_user_and_password_out_of_urls_only() -> None:

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import platform
 from argparse import (
     SUPPRESS,
     Action,
@@ -18,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from update_agent.api.forms import ExitStatus
 from update_agent.cli.console import Color, Console
 from update_agent.cli.places import Options, Place, PlaceOptions, Runner
+from update_agent.config.settings import DEFAULT_APP_ID, default_board
 from update_agent.domain.slots import SlotName
 from update_agent.errors import FormatError
 from update_agent.formats.release import Version
@@ -26,13 +26,9 @@ from update_agent.net.settings import TransferSettings
 Verbs: TypeAlias = "_SubParsersAction[ArgumentParser]"
 """What verbs are added to. (argparse gives its type no public name.)"""
 
-DEFAULT_APP_ID: Final = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}"
-"""Flatcar Container Linux; servers for other products have other applications."""
-
 _COUNT_MAX: Final = 1024
 _DIGITS_MAX: Final = 9
 _DAY_SECS: Final = 24 * 60 * 60
-_BOARDS: Final = {"x86_64": "amd64-usr", "aarch64": "arm64-usr"}
 
 
 def late(module: str, function: str) -> Runner:
@@ -178,9 +174,7 @@ def add_server_options(parser: ArgumentParser) -> None:
     group = PlaceOptions(parser, Place.IMAGE, "update server options, with --image")
     group.add_argument("--app-id", metavar="ID", default=DEFAULT_APP_ID, help="application to ask for")
     group.add_argument("--channel", metavar="NAME", default="stable", help="what to follow (stable)")
-    group.add_argument(
-        "--board", metavar="NAME", default=_BOARDS.get(platform.machine(), ""), help="as the server says"
-    )
+    group.add_argument("--board", metavar="NAME", default=default_board(), help="as the server says")
     group.add_argument("--machine-id", metavar="HEX", help="32 hexadecimal digits (the GUID of the disk)")
     group.add_argument(
         "--running-version", metavar="V", type=release, help="release that runs (as recorded for the slot)"

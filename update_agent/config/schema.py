@@ -210,7 +210,9 @@ def _setting(section: str, each: "dataclasses.Field[Any]") -> Setting:
 
 def unknown_key(key: str, known: Mapping[str, Setting]) -> ConfigurationError:
     """The error for a key that no setting has, with the one that was probably meant."""
-    message = f"unknown setting {printable(key)}"
-    near = difflib.get_close_matches(key[:_SHOWN_CHARS_MAX], known, n=1, cutoff=_LIKENESS)
-    hint = f"did you mean {near[0]}?" if near else None
-    return ConfigurationError(Kind.CONFIGURATION, message, hint=hint)
+    section, dot, name = key[: 2 * _SHOWN_CHARS_MAX].rpartition(".")
+    in_section = [each for each in known if each.startswith(section + dot)]
+    names = {each.rpartition(".")[2]: each for each in in_section or known}
+    near = difflib.get_close_matches(name, names, n=1, cutoff=_LIKENESS)
+    hint = f"did you mean {names[near[0]]}?" if near else None
+    return ConfigurationError(Kind.CONFIGURATION, f"unknown setting {printable(key)}", hint=hint)

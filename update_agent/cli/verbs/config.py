@@ -14,17 +14,13 @@ from update_agent.config.schema import MASK, redacted
 from update_agent.config.settings import SETTINGS
 from update_agent.config.writing import format_value, set_key
 from update_agent.errors import ConfigurationError, Kind
-from update_agent.formats.cloud_config import parse_cloud_config
+from update_agent.formats.cloud_config import CloudConfig, parse_cloud_config
 from update_agent.host.files import StateFile
 
 Reload = Callable[[Console], bool]
 """Asks the daemon to read its configuration again; False if there is none."""
 
 _CHANNEL = "server.channel"
-
-
-def _no_daemon(_: Console) -> bool:
-    return False
 
 
 def run_config_cat(args: Namespace, console: Console) -> ExitStatus:
@@ -52,10 +48,10 @@ def run_config_cat(args: Namespace, console: Console) -> ExitStatus:
     return ExitStatus.DONE
 
 
-def run_config_import(args: Namespace, console: Console, reload: Reload = _no_daemon) -> ExitStatus:
+def run_config_import(args: Namespace, console: Console, *, reload: Reload) -> ExitStatus:
     """Make a fragment of what a cloud-config document says."""
     paths = Paths(root=args.root)
-    text, warnings = to_fragment(parse_cloud_config(_read(args.file)))
+    text, warnings = to_fragment(_read(args.file))
     for warning in warnings:
         console.warn(f"{args.file}: {warning}")
     if not text:
@@ -72,7 +68,7 @@ def run_config_import(args: Namespace, console: Console, reload: Reload = _no_da
     return ExitStatus.DONE
 
 
-def run_channel(args: Namespace, console: Console, reload: Reload = _no_daemon) -> ExitStatus:
+def run_channel(args: Namespace, console: Console, *, reload: Reload) -> ExitStatus:
     """Print the channel that the node follows, or choose another."""
     paths = Paths(root=args.root)
     if args.name is None:
@@ -126,11 +122,11 @@ def _shown(key: str, value: object) -> object:
     return redacted(value) if isinstance(value, str) else value
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> CloudConfig:
     try:
         data = read_small(path)
         if data is None:
             raise ConfigurationError(Kind.CONFIGURATION, "no such file")
-        return decode(data)
+        return parse_cloud_config(decode(data))
     except ConfigurationError as error:
         raise ConfigurationError(Kind.CONFIGURATION, f"{path}: {error.message}") from error
