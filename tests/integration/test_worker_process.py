@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from gi.repository import GLib
 
-from tests.support.workers import WorkerRun, is_alive, make_job, open_descriptors
+from tests.support.processes import is_running
+from tests.support.workers import WorkerRun, make_job, open_descriptors
 from update_agent.daemon.worker_process import WorkerProcess
 from update_agent.daemon.workers import WorkerExit
-from update_agent.domain.messages import LINE_BYTES_MAX, Checked, NothingNew
+from update_agent.domain.messages import LINE_BYTES_MAX, Checked, Message, NothingNew
 from update_agent.errors import Kind, ServiceError
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,18 @@ def test_messages_come_in_order_and_before_the_end(tmp_path: Path) -> None:
     run = fake(tmp_path, "good").wait()
     assert run.messages == [Checked(), NothingNew()]
     assert run.exit == WorkerExit(status=0, was_signal=False)
+
+
+def test_message_that_the_listener_chokes_on_is_not_the_last_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def choke(_run: WorkerRun, message: Message) -> None:
+        if isinstance(message, Checked):
+            raise ValueError("no")
+
+    run = WorkerRun(WorkerProcess(FAKE), on_message=choke).run(make_job(tmp_path, disk="good"))
+    assert run.messages == [Checked(), NothingNew()]
+    assert "could not be dealt with" in caplog.text
 
 
 def test_message_that_comes_byte_by_byte_is_one(tmp_path: Path) -> None:
@@ -111,7 +124,7 @@ def test_cancel_after_the_end_does_nothing(tmp_path: Path) -> None:
 def test_child_whose_child_holds_the_pipe_open_is_not_waited_for(tmp_path: Path) -> None:
     run = fake(tmp_path, "grandchild").wait()
     told = run.nothing_new
-    assert is_alive(int(told.version))
+    assert is_running(int(told.version))
     os.kill(int(told.version), signal.SIGKILL)
     assert run.exit == WorkerExit(status=0, was_signal=False)
 

@@ -141,15 +141,6 @@ class WorkerRun:
         self.took_secs = time.monotonic() - self.cancelled_at
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
-
-
 def open_descriptors() -> int:
     """How many this process has."""
     return len(os.listdir("/proc/self/fd"))

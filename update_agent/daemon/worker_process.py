@@ -4,6 +4,7 @@ What the child says is bounded and checked before anybody sees it; a child that 
 """
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -18,6 +19,8 @@ from update_agent.daemon.job import Job
 from update_agent.daemon.workers import WorkerExit
 from update_agent.domain.messages import LINE_BYTES_MAX, Message, from_line
 from update_agent.errors import FormatError, Kind, ServiceError
+
+_LOG: Final = logging.getLogger(__name__)
 
 KILL_AFTER_SECS: Final = 10
 
@@ -201,7 +204,10 @@ class Child:
         except FormatError as error:
             self._complain(error.message)
             return
-        self._on_message(message)
+        try:
+            self._on_message(message)
+        except Exception:  # noqa: BLE001  GLib would stop calling us, and the child would wait for ever
+            _LOG.exception("child process: a message could not be dealt with")
 
     def _take_rest(self) -> None:
         if self._received and self._problem is None:
