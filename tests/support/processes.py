@@ -16,9 +16,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], what: str = "it happens") -> None:
     """Fail the test when it does not come true."""
     limit = time.monotonic() + LIMIT_SECS
     while not condition():
-        assert time.monotonic() < limit, "waited in vain"
+        assert time.monotonic() < limit, f"expected that {what} within {LIMIT_SECS} seconds"
         time.sleep(_PAUSE_SECS)
