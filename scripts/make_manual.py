@@ -113,7 +113,9 @@ def shown(parser: argparse.ArgumentParser, *, is_verb: bool) -> list[argparse.Ac
     return [
         action
         for action in parser._actions
-        if id(action) not in skipped and not isinstance(action, (argparse._SubParsersAction, argparse._HelpAction))
+        if id(action) not in skipped
+        and action.help != argparse.SUPPRESS
+        and not isinstance(action, (argparse._SubParsersAction, argparse._HelpAction))
     ]
 
 
