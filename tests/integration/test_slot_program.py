@@ -371,6 +371,17 @@ def test_btrfs_of_the_running_slot_does_not_keep_the_new_ones_program_from_runni
     )
 
 
+def test_program_of_a_disk_that_is_gone_is_our_error(bench: Bench) -> None:
+    bench.fill(SHELL)
+    partition = slot_b(bench.disk).partition
+    bench.disk.unlink()
+    programs = SlotProgram(bench.disk, mount_point=bench.mount_point)
+    with pytest.raises(ServiceError) as caught:
+        programs.run(partition, arguments=[], environment={}, timeout_secs=1, on_line=print)
+    assert caught.value.kind is Kind.COMMAND_FAILED
+    assert str(bench.disk) in caught.value.message
+
+
 def test_magic_numbers_are_those_of_the_kernel(tmp_path: Path) -> None:
     for kind in mounts.FILE_SYSTEMS:
         image = tmp_path / kind.attempts[0][0]

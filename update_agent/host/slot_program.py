@@ -132,8 +132,13 @@ class SlotProgram:
             ServiceError: command-failed.
             DeviceError: device-open.
         """
-        call = self._make_call(partition, arguments, environment)
-        told = os.memfd_create("slot-program", os.MFD_CLOEXEC)
+        try:
+            call = self._make_call(partition, arguments, environment)
+            told = os.memfd_create("slot-program", os.MFD_CLOEXEC)
+        except OSError as error:
+            raise ServiceError(
+                Kind.COMMAND_FAILED, f"{self._disk}: {self._program} cannot be started: {error.strerror}"
+            ) from error
         try:
             os.write(told, call.to_bytes())
             status = run_command(
