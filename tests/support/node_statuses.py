@@ -10,7 +10,7 @@ from update_agent.domain.state import LastError
 from update_agent.errors import Kind
 
 Steps = Sequence[Mapping[str, Any]]
-"""Each is fields of the status to change, or as `scripted_agent` says: something to wait for, to refuse, to end with."""
+"""Each is fields of the status to change, or as `scripted_agent` says: a file to wait for, or an end."""
 
 MIB: Final = 1 << 20
 
@@ -91,7 +91,7 @@ def downloading(percent: int) -> Mapping[str, Any]:
     return {
         "state": State.DOWNLOADING,
         "phase": "downloading",
-        "progress_done_bytes": 412 * MIB * percent // 100,
+        "progress_done_bytes": -(-412 * MIB * percent // 100),
         "progress_total_bytes": 412 * MIB,
         "rate_bytes_per_sec": 18 * MIB,
     }
