@@ -170,6 +170,7 @@ def test_fragment_with_one_wrong_key_keeps_the_others_in_it_and_the_lower_value(
         (b"a = 1\na = 2\n", ":2: expected TOML, got cannot overwrite a value"),
         (b"a = " + b"9" * 5000, ": expected TOML, got a number that is too long"),
         (b"a = " + b"[" * 100_000, ": expected TOML, got lists in lists without end"),
+        (b"\n" + b"a." * 201 + b"a = 1", ":2: expected at most 200 dots in a line, got more"),
         (b'[server]\nchannel = "\xff"\n', ": expected UTF-8, got other bytes in line 2"),
         (b"#" * (1 << 20) + b"\n", ": expected at most 1048576 bytes, got more"),
     ],
@@ -188,6 +189,11 @@ def test_fragment_of_the_largest_size_counts(node: NodeFiles) -> None:
     text = 'server.channel = "x"\n#'
     node.fragment("50.toml", text + "x" * ((1 << 20) - len(text)))
     assert said(node.load(), "server.channel")[0] == "x"
+
+
+def test_fragment_with_many_dots_in_comments_and_few_in_keys_counts(node: NodeFiles) -> None:
+    node.fragment("50.toml", f" # {'.' * 500}\nserver.channel = '{'.' * 199}'\n")
+    assert node.load().settings.server.channel == "." * 199
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "socket", "loop", "dangling"])

@@ -81,6 +81,7 @@ def test_setting_says_what_it_is_for_and_what_it_expects(key: str) -> None:
             10**4000,
             "expected a whole number from 10 to 604800, got a huge number",
         ),
+        ("install.nice", True, "expected a whole number from 0 to 19, got true"),
         ("check.automatic", 1, "expected true or false, got 1"),
         ("check.automatic", "yes", "expected true or false, got 'yes'"),
         ("server.channel", ["a"], "expected a text, got a list"),

@@ -21,6 +21,8 @@ from update_agent.errors import ConfigurationError, Kind
 SUFFIX: Final = ".toml"
 
 _WARNINGS_MAX: Final = 20
+# tomllib's time grows with the square of the parts of a key: one key of the largest file would take an hour.
+_DOTS_MAX: Final = 200
 
 _SECTIONS: Final = frozenset(key.partition(".")[0] for key in SETTINGS)
 _LINE_OF_ERROR: Final = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
@@ -52,6 +54,11 @@ def parse_fragment(text: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: configuration; the message begins with ":" and the number of the line, if that is known.
     """
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _DOTS_MAX and not line.lstrip().startswith("#"):
+            raise ConfigurationError(
+                Kind.CONFIGURATION, f":{number}: expected at most {_DOTS_MAX} dots in a line, got more"
+            )
     try:
         return tomllib.loads(text)
     except RecursionError as error:
