@@ -14,6 +14,7 @@ pydbus (0.6) is what stands between the program and GDBus, with its traps disarm
 Everything happens in the thread of GLib's default main context.
 """
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,6 +114,35 @@ def call_bus(connection: Any, method: str, signature: str, *args: Any) -> Any:
     except GLib.Error as error:
         raise wrap_error(error, f"D-Bus {method}") from error
     return answer.unpack()
+
+
+@contextmanager
+def _raising_terminate(leave_loop: Callable[[], None]) -> Iterator[None]:
+    """Leave the loop at SIGTERM, then call its handler: what a handler raises inside of the loop is lost.
+
+    PyGObject does so for SIGINT.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler):
+        yield
+        return
+    was_terminated = False
+
+    def terminate() -> bool:
+        nonlocal was_terminated
+        was_terminated = True
+        leave_loop()
+        return bool(GLib.SOURCE_CONTINUE)
+
+    source = GLib.unix_signal_add(GLib.PRIORITY_HIGH, signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        GLib.source_remove(source)
+        # GLib leaves the default action behind.
+        signal.signal(signal.SIGTERM, handler)
+    if was_terminated:
+        handler(signal.SIGTERM, None)
 
 
 class BusClient:
@@ -220,7 +250,8 @@ class BusClient:
         GLib.idle_add(check)
         try:
             if not self._is_closed:
-                self._loop.run()
+                with _raising_terminate(self._loop.quit):
+                    self._loop.run()
         finally:
             self._loop = None
             if timer is not None and not is_late:
