@@ -97,6 +97,7 @@ def test_unit_explains_each_exception_from_the_sandbox(unit: str) -> None:
 
 def test_unit_of_the_daemon_has_every_credential_that_is_read(tmp_path: Path) -> None:
     names = values(UNITS[0], "LoadCredential")
+    assert sorted(names) == sorted({**credentials._CONTENTS, **credentials._FILES})
     for name in names:
         (tmp_path / name).write_text("http://value.example/")
     gathered = credentials.gather({credentials.FOLDER_VARIABLE: str(tmp_path)})

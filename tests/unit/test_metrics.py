@@ -208,13 +208,23 @@ def test_textfile_has_the_metrics_of_the_agent_and_none_of_processes(tmp_path: P
     assert node.textfile.stat().st_mode & 0o777 == 0o644
 
 
-def test_textfile_is_written_at_most_so_often_and_last_of_all_the_last_status(tmp_path: Path) -> None:
+def test_textfile_is_written_at_most_so_often_and_last_of_all_the_last_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[Path] = []
+    rename = Path.replace
+
+    def counted(self: Path, target: Path) -> Path:
+        writes.append(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", counted)
     node = Node(tmp_path, TO_FILE)
     seen: list[float] = []
     for percent in range(1, 31):
         node.go(downloading(percent))
         seen.append(node.samples(node.textfile.read_text())["update_agent_progress_bytes"])
-    assert len(set(seen)) == 30 // TEXTFILE_INTERVAL_SECS + 1
+    assert len(set(seen)) == len(writes) == 30 // TEXTFILE_INTERVAL_SECS + 1
     node.go(at_rest())
     node.loop.advance(TEXTFILE_INTERVAL_SECS)
     assert node.samples(node.textfile.read_text())["update_agent_state,state=idle"] == 1

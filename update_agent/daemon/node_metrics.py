@@ -91,7 +91,6 @@ class NodeMetrics:
         self._installs["installed" if is_installed else "failed"] += 1
         if is_installed and self._install_since is not None:
             self._install_secs = now - self._install_since
-        self._install_since = None
 
     def _count_download(self, status: NodeStatus) -> None:
         if status.phase != Phase.DOWNLOADING:
