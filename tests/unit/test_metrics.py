@@ -12,7 +12,8 @@ from typing import Any, Final
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.agents import FakeLoop
+from tests.support.agents import AgentBench, FakeLoop
+from tests.support.commands import make_bench
 from tests.support.node_statuses import (
     CHECKING,
     FOUND,
@@ -27,8 +28,10 @@ from update_agent.api.node import NodeStatus
 from update_agent.config.paths import Paths
 from update_agent.config.settings import MetricsSettings
 from update_agent.daemon.metrics import TEXTFILE_INTERVAL_SECS, Metrics
+from update_agent.daemon.ports import InstallOptions
 from update_agent.daemon.reboot_required import RebootRequired
 from update_agent.domain.machine import State
+from update_agent.domain.messages import Advanced, Checked, Failed, Installed, Message, NothingNew, Offered, Reported
 from update_agent.domain.state import BadRelease
 from update_agent.errors import Kind
 
@@ -194,6 +197,46 @@ def test_counts_stay_over_a_reload(tmp_path: Path) -> None:
     node.go(CHECKING, at_rest())
     node.metrics.reload(TO_FILE)
     assert node.counts() == {"checks_total,result=no-update": 1}
+
+
+def test_counts_of_a_real_agent_are_what_happened(tmp_path: Path) -> None:
+    bench = AgentBench(image=make_bench(tmp_path).image)
+    agent = bench.make()
+    node = Node(tmp_path)
+    node.metrics = Metrics(OFF, Paths(root=tmp_path), bench.loop)
+    agent.listen(node.metrics)
+    agent.start()
+
+    def end(*messages: Message) -> None:
+        for message in messages:
+            bench.loop.advance(1)
+            bench.workers.last.say(message)
+        bench.workers.last.end()
+
+    download = [Advanced(phase="downloading", done_bytes=done, total_bytes=1000) for done in (100, 500, 1000)]
+    agent.check()
+    end(Checked(), NothingNew())
+    agent.check()
+    end(Checked(), Offered(version="2.0.0", size_bytes=1000))
+    agent.install(InstallOptions())
+    failed = Failed(kind=Kind.PARTITION_HASH, message="slot B: not what was written", omaha_code=15)
+    end(Checked(), Offered(version="2.0.0", size_bytes=1000), *download, failed, Reported(was_delivered=True))
+    agent.install(InstallOptions())
+    installed = Installed(slot="B", version="2.0.0", previous_version="1.0.0", size_bytes=1000)
+    end(Checked(), Offered(version="2.0.0", size_bytes=1000), *download, installed)
+    agent.check()
+    bench.workers.last.end(status=1)
+    assert node.counts() == {
+        "checks_total,result=no-update": 1,
+        "checks_total,result=update": 3,
+        "checks_total,result=failed": 1,
+        "installs_total,result=failed": 1,
+        "installs_total,result=installed": 1,
+        "failures_total,kind=partition-hash": 1,
+        "failures_total,kind=worker-died": 1,
+        "download_bytes_total": 2000,
+    }
+    assert node.samples()["update_agent_last_install_duration_seconds"] == len(download) + 1
 
 
 # The file
