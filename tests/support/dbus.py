@@ -23,6 +23,8 @@ from update_agent.errors import UpdateAgentError
 
 SYSTEMD_FOLDER: Final = Path(__file__).parents[2] / "systemd"
 NOBODY: Final = 65534
+SOMEBODY: Final = 1
+"""Another user than nobody; the bus lets nobody in whom the machine does not know."""
 TIMEOUT_SECS: Final = 20.0
 
 needs_dbus: Final = pytest.mark.skipif(
@@ -76,7 +78,7 @@ class PrivateBus:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.address}
+        return {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.address, "PYTHONPATH": str(SYSTEMD_FOLDER.parent)}
 
     def start(self) -> None:
         (self.folder / "bus").unlink(missing_ok=True)
@@ -262,3 +264,85 @@ class RecordingCommands:
 def seen(records: Sequence[Any], event: str) -> list[str]:
     """The messages of one event among log records."""
     return [each.getMessage() for each in records if getattr(each, "journal", {}).get("MESSAGE_ID") == event]
+
+
+_POLKIT_XML: Final = """
+<node><interface name="org.freedesktop.PolicyKit1.Authority">
+  <method name="CheckAuthorization">
+    <arg type="(sa{sv})" direction="in"/><arg type="s" direction="in"/><arg type="a{ss}" direction="in"/>
+    <arg type="u" direction="in"/><arg type="s" direction="in"/><arg type="(bba{ss})" direction="out"/>
+  </method>
+  <method name="CancelCheckAuthorization"><arg type="s" direction="in"/></method>
+</interface></node>
+"""
+
+
+class StandInPolkit:
+    """polkit on a connection of its own: answers `answer` (is authorized, is challenge), or nothing for None."""
+
+    def __init__(self, bus: PrivateBus, answer: tuple[bool, bool] | None) -> None:
+        self.answer = answer
+        self.questions: list[tuple[str, str, bool]] = []
+        """Sender, action, whether a person may be asked."""
+        self.cancelled: list[str] = []
+        self._held: list[Any] = []
+        self._connection = bus.connect()
+        self._connection.register_object(
+            "/org/freedesktop/PolicyKit1/Authority",
+            Gio.DBusNodeInfo.new_for_xml(_POLKIT_XML).interfaces[0],
+            self._handle,
+            None,
+            None,
+        )
+        assert request_name(self._connection, "org.freedesktop.PolicyKit1") == 1
+
+    def close(self) -> None:
+        self._connection.close_sync(None)
+
+    def _handle(self, _c: Any, _s: str, _p: str, _i: str, method: str, parameters: Any, invocation: Any) -> None:
+        values = parameters.unpack()
+        if method == "CancelCheckAuthorization":
+            self.cancelled.append(values[0])
+            invocation.return_value(None)
+            return
+        (kind, subject), action, _details, flags, _id = values
+        assert kind == "system-bus-name"
+        self.questions.append((subject["name"], action, bool(flags & 1)))
+        if self.answer is None:
+            self._held.append(invocation)
+        else:
+            invocation.return_value(GLib.Variant("((bba{ss}))", ((*self.answer, {}),)))
+
+
+def request_name(connection: Any, name: str, flags: int = 4) -> int:
+    """The bus' answer to RequestName: 1 owner, 3 taken; 1 allows replacement, 2 replaces, 4 does not queue."""
+    answer = connection.call_sync(
+        "org.freedesktop.DBus",
+        "/org/freedesktop/DBus",
+        "org.freedesktop.DBus",
+        "RequestName",
+        GLib.Variant("(su)", (name, flags)),
+        None,
+        Gio.DBusCallFlags.NONE,
+        5000,
+        None,
+    )
+    return int(answer.unpack()[0])
+
+
+@contextlib.contextmanager
+def bus_server(bus: PrivateBus) -> Iterator[subprocess.Popen[str]]:
+    """The service in a process of its own; `AttemptUpdate` makes it send a StatusUpdate and change a property."""
+    process = bus.spawn(sys.executable, "-m", "tests.support.bus_server", bus.address)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def resident_kib(pid: int) -> int:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024

@@ -34,6 +34,11 @@ class BusService:
         self._agent = AgentObjects(self._agent_link, commands, self._access)
         self._is_lost = False
 
+    @property
+    def unfreed_calls(self) -> int:
+        """Answered calls whose memory was not given back yet; for a moment only."""
+        return self._compat_link.unfreed_calls + self._agent_link.unfreed_calls
+
     def start(self) -> None:
         """Own both names, or begin to try again and again if there is no bus.
 

@@ -13,7 +13,8 @@ from gi.repository import GLib
 
 from update_agent.errors import Kind, RefusedError, ServiceError, UpdateAgentError
 from update_agent.host.dbus import call_bus, deadline, open_connection
-from update_agent.host.dbus_service import FloodGuard, Reaper, ServedObject, publish
+from update_agent.host.dbus_guard import FloodGuard
+from update_agent.host.dbus_service import Reaper, ServedObject, publish
 
 RETRY_SECS: Final = (1, 2, 5, 10, 30, 60)
 """Between attempts to reach the bus again; the last one for ever."""
@@ -66,7 +67,7 @@ class BusLink:
         return self._connection is not None
 
     @property
-    def unreaped(self) -> int:
+    def unfreed_calls(self) -> int:
         """Answered calls whose memory was not given back yet."""
         return self._reaper.waiting
 

@@ -18,11 +18,7 @@ from update_agent.formats.dbus_errors import error_to_dbus
 
 _LOGGER: Final = logging.getLogger(__name__)
 
-CALLS_QUEUED_MAX: Final = 256
-"""Of one sender; more are refused until the queue was empty once. A person's program has one, a busy one a dozen."""
-
 _FAILED: Final = "org.freedesktop.DBus.Error.Failed"
-_LIMITS_EXCEEDED: Final = "org.freedesktop.DBus.Error.LimitsExceeded"
 
 _GOBJECT: Final = ctypes.CDLL("libgobject-2.0.so.0")
 _GOBJECT.g_object_unref.argtypes = [ctypes.c_void_p]
@@ -168,44 +164,6 @@ class _Wrapper(ObjectWrapper):  # type: ignore[misc]
             call.run(lambda: self.object.handle(call))
         finally:
             self._reaper.leave()
-
-
-class FloodGuard:
-    """Keeps a caller that does not wait for its answers from filling the memory.
-
-    GDBus reads calls in a thread of its own and queues them without limit. The guard sees each there, before it is
-    queued, and refuses those beyond the limit until the main loop has caught up with all that is queued.
-    """
-
-    def __init__(self, connection: Any, limit: int = CALLS_QUEUED_MAX) -> None:
-        self._connection = connection
-        self._limit = limit
-        self._queued: dict[str, int] = {}
-        self._filter = connection.add_filter(self._look)
-
-    def close(self) -> None:
-        """Let everything through."""
-        self._connection.remove_filter(self._filter)
-
-    def _look(self, connection: Any, message: Any, is_incoming: bool) -> Any:  # noqa: FBT001  (GDBus calls it)
-        if not is_incoming or message.get_message_type() != Gio.DBusMessageType.METHOD_CALL:
-            return message
-        queued, sender = self._queued, message.get_sender() or ""
-        if not queued:
-            # Less urgent than any call, so it runs when none is left.
-            GLib.idle_add(self._catch_up, priority=GLib.PRIORITY_LOW)
-        count = queued.get(sender, 0) + 1
-        if count <= self._limit:
-            queued[sender] = count
-            return message
-        if not message.get_flags() & Gio.DBusMessageFlags.NO_REPLY_EXPECTED:
-            error = message.new_method_error_literal(_LIMITS_EXCEEDED, "too many calls at once")
-            connection.send_message(error, Gio.DBusSendMessageFlags.NONE)
-        return None
-
-    def _catch_up(self) -> bool:
-        self._queued = {}
-        return bool(GLib.SOURCE_REMOVE)
 
 
 def publish(connection: Any, served: ServedObject, reaper: Reaper) -> Any:

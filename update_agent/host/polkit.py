@@ -10,6 +10,8 @@ from update_agent.host.dbus import remote_error
 
 TIMEOUT_SECS: Final = 25.0
 """Shorter than the time a caller waits, so that it learns why."""
+INTERACTIVE_FACTOR: Final = 4
+"""Where a person is asked it takes longer, and the caller knows."""
 
 _AUTHORITY: Final = ("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority")
 _INTERFACE: Final = "org.freedesktop.PolicyKit1.Authority"
@@ -31,6 +33,7 @@ def check_authorization(
 
     `done` is called exactly once, from the main loop: also when polkit is missing, fails, or does not answer in time.
     """
+    limit_secs = timeout_secs * (INTERACTIVE_FACTOR if is_interactive else 1)
     question = f"update-agent-{next(_numbers)}"
     values = GLib.Variant(
         "((sa{sv})sa{ss}us)",
@@ -51,7 +54,7 @@ def check_authorization(
             if not name:
                 # A dialog may still be open in front of somebody.
                 _call(connection, "CancelCheckAuthorization", GLib.Variant("(s)", (question,)), None, timeout_secs)
-            done(f"polkit cannot be asked: {text}")
+            done(f"polkit gives no answer: {text}")
             return
         is_authorized, is_challenge, _details = answer.unpack()[0]
         if is_authorized:
@@ -59,7 +62,7 @@ def check_authorization(
         else:
             done("polkit wants to see a person's password first" if is_challenge else "polkit says no")
 
-    _call(connection, "CheckAuthorization", values, answered, timeout_secs)
+    _call(connection, "CheckAuthorization", values, answered, limit_secs)
 
 
 def _call(connection: Any, method: str, values: Any, answered: Callable[..., None] | None, timeout_secs: float) -> None:

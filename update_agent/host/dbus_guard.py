@@ -1,0 +1,93 @@
+"""Keeps callers that do not wait for their answers from filling the memory, or the time, of a service.
+
+GDBus reads what comes in in a thread of its own and queues it for the main loop without limit. The guard looks at each
+message there, before it is queued. It must be faster than the bus, or others wait behind the flood; PyGObject's own
+`add_filter` makes an object of every message and is not, so this goes through ctypes.
+"""
+
+import ctypes
+from typing import Any, Final
+
+from gi.repository import GLib
+
+CALLS_QUEUED_MAX: Final = 128
+"""Of one sender; what is beyond is refused until the main loop has caught up. An ordinary program has one."""
+
+_CALM_MS: Final = 50
+"""How long at least a caller is refused that went beyond: what is let through costs more than what is not."""
+
+_METHOD_CALL: Final = 1
+_NO_REPLY_EXPECTED: Final = 1
+_LIMITS_EXCEEDED: Final = b"org.freedesktop.DBus.Error.LimitsExceeded"
+
+_Pointer: Final = ctypes.c_void_p
+_Filter: Final = ctypes.CFUNCTYPE(_Pointer, _Pointer, _Pointer, ctypes.c_int, _Pointer)
+
+
+def _function(library: Any, name: str, result: Any, *arguments: Any) -> Any:
+    function = library[name]
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+# PyDLL keeps the interpreter's lock, which is right for what takes no time and no other lock.
+_QUICK: Final = ctypes.PyDLL("libgio-2.0.so.0")
+_SLOW: Final = ctypes.CDLL("libgio-2.0.so.0")
+_get_type: Final = _function(_QUICK, "g_dbus_message_get_message_type", ctypes.c_int, _Pointer)
+_get_flags: Final = _function(_QUICK, "g_dbus_message_get_flags", ctypes.c_int, _Pointer)
+_get_sender: Final = _function(_QUICK, "g_dbus_message_get_sender", ctypes.c_char_p, _Pointer)
+_unref: Final = _function(ctypes.CDLL("libgobject-2.0.so.0"), "g_object_unref", None, _Pointer)
+_new_error: Final = _function(
+    _SLOW, "g_dbus_message_new_method_error_literal", _Pointer, _Pointer, ctypes.c_char_p, ctypes.c_char_p
+)
+_send: Final = _function(
+    _SLOW, "g_dbus_connection_send_message", ctypes.c_int, _Pointer, _Pointer, ctypes.c_int, _Pointer, _Pointer
+)
+_add_filter: Final = _function(
+    _SLOW, "g_dbus_connection_add_filter", ctypes.c_uint, _Pointer, _Filter, _Pointer, _Pointer
+)
+_remove_filter: Final = _function(_SLOW, "g_dbus_connection_remove_filter", None, _Pointer, ctypes.c_uint)
+
+
+class FloodGuard:
+    """Refuses calls of a sender that has too many in the queue."""
+
+    def __init__(self, connection: Any, limit: int = CALLS_QUEUED_MAX) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._queued: dict[bytes, int] = {}
+        self._function = _Filter(self._look)  # must live as long as GDBus may call it
+        self._filter = _add_filter(hash(connection), self._function, None, None)
+
+    def close(self) -> None:
+        """Let everything through; the connection is done with."""
+        _remove_filter(hash(self._connection), self._filter)
+
+    def _look(self, connection: int, message: int, is_incoming: int, _data: object) -> int | None:
+        """Called in GDBus' thread: the message itself lets it through, None takes it away."""
+        if not is_incoming or _get_type(message) != _METHOD_CALL:
+            return message
+        queued, sender = self._queued, _get_sender(message) or b""
+        if not queued:
+            # Less urgent than any call, so it runs when none is left.
+            GLib.idle_add(self._catch_up, priority=GLib.PRIORITY_LOW)
+        count = queued[sender] = queued.get(sender, 0) + 1
+        if count <= self._limit:
+            return message
+        if not _get_flags(message) & _NO_REPLY_EXPECTED:
+            error = _new_error(message, _LIMITS_EXCEEDED, b"too many calls at once")
+            _send(connection, error, 0, None, None)
+            _unref(error)
+        _unref(message)
+        return None
+
+    def _catch_up(self) -> bool:
+        if max(self._queued.values(), default=0) > self._limit:
+            GLib.timeout_add(_CALM_MS, self._forget)
+        else:
+            self._forget()
+        return bool(GLib.SOURCE_REMOVE)
+
+    def _forget(self) -> bool:
+        self._queued = {}
+        return bool(GLib.SOURCE_REMOVE)
