@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.commands import Result, run_cli, run_program, started, wait_for_line
+from tests.support.dbus import NOBODY, needs_dbus
+from tests.support.dbus import private_bus as system_bus
 from tests.support.node_statuses import (
     CHECKING,
     FOUND,
@@ -478,6 +480,22 @@ def test_bus_is_that_of_the_environment(daemon: ScriptedDaemon, bus: PrivateBus)
     assert run_program("status", env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/none"}).status == 4
 
 
+@needs_dbus
+def test_normal_user_may_look_and_not_touch(tmp_path: Path) -> None:
+    """With the policy files as they are shipped."""
+    with system_bus() as bus, scripted_daemon(bus.address, tmp_path / "agent") as daemon:
+        start(daemon)
+        program = [sys.executable, "-m", "update_agent.cli.main"]
+        looked = bus.run(*program, "status", uid=NOBODY)
+        refused = bus.run(*program, "install", uid=NOBODY)
+    assert (looked.returncode, looked.stderr) == (0, "")
+    assert looked.stdout.startswith("Running 4152.2.1")
+    assert (refused.returncode, refused.stdout) == (5, "")
+    assert "not allowed" in refused.stderr
+    assert "root" in refused.stderr.splitlines()[-1]
+    assert daemon.calls() == []
+
+
 # watch
 
 
@@ -633,7 +651,7 @@ def test_log_asks_journalctl_for_our_units(tmp_path: Path) -> None:
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    result = run_program("log", "--since", "-2h", "-f", "-n", "20", "--json", env=environment)
+    result = run_program("log", "--since=-2h", "-f", "-n", "20", "--json", env=environment)
     assert result.out.splitlines() == [
         "--unit=update-agentd", "--unit=update-agent-boot-good", "--output=json", "--since=-2h", "--follow",
         "--lines=20",

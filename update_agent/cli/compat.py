@@ -6,7 +6,6 @@ there: with 0.
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +31,8 @@ _TRIES: Final = 4
 _RETRY_SECS: Final = 10.0
 _ABORTED: Final = 134
 """What a shell makes of SIGABRT."""
+_BROKEN_PIPE: Final = 141
+"""Likewise of SIGPIPE: nobody reads any more."""
 _INTERRUPTED: Final = 130
 
 _DBUS: Final = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
@@ -76,8 +77,6 @@ class Pace:
 
 def main(arguments: Sequence[str] | None = None, pace: Pace = Pace()) -> int:
     """Run the program; gives its exit status."""
-    # Who reads the first lines only ends the program, as everywhere.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)
     try:
@@ -93,6 +92,10 @@ def main(arguments: Sequence[str] | None = None, pace: Pace = Pace()) -> int:
     except UpdateAgentError as error:
         _log("E", error.message + (f" ({error.hint})" if error.hint else ""))
         return 1
+    except BrokenPipeError:
+        # What is still in the buffer goes nowhere, or the interpreter complains about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -192,8 +195,8 @@ class _Client:
         return f": {error[1]} [{error[0]}]" + (f" ({error[2]})" if error[2] else "") if error and error[0] else "."
 
     def _watch(self) -> int:
-        _log("I", "Watching for status updates.")
         self._bus.watch(COMPAT_BUS_NAME, COMPAT_OBJECT_PATH, COMPAT_INTERFACE, "StatusUpdate", _show_signal)
+        _log("I", "Watching for status updates.")
         self._bus.run(lambda: False)
         return 0
 

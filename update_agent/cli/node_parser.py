@@ -42,7 +42,7 @@ def _add_log(verbs: Verbs) -> None:
     parser = add_verb(
         verbs, "log", text="show what the journal has about updates", example="update-agent log --since yesterday -f"
     )
-    parser.add_argument("--since", metavar="TIME", help="as journalctl has it, such as yesterday or -2h")
+    parser.add_argument("--since", metavar="TIME", help="as journalctl has it: yesterday, or --since=-2h")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
     parser.add_argument("-n", "--lines", metavar="N", help="only the newest ones")
     parser.set_defaults(run=_node_only("log", "run_log"))
