@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,6 +294,29 @@ def test_cancel_in_a_stalled_download_ends_it_at_once(bench: Bench, by_person: b
         assert run.exit == WorkerExit(status=143, was_signal=False)
         assert fleet.codes == []
     assert not [word for word in run.words[5:] if word == "BackoffChanged"]
+    bench.assert_old_release_boots()
+
+
+def test_cancel_of_a_download_that_moves_stops_it_in_order_even_if_nobody_takes_the_report(bench: Bench) -> None:
+    over = threading.Event()
+
+    def trickle(connection: socket.socket, _: Received) -> None:
+        connection.sendall(head(Content_Length=len(PAYLOAD)))
+        for start in range(0, len(PAYLOAD), 8192):
+            connection.sendall(PAYLOAD[start : start + 8192])
+            over.wait(0.03)
+
+    def hang(name: str) -> None:
+        if name == "3/0":
+            over.wait(LIMIT_SECS)
+
+    with serving(Fleet(PAYLOAD, serve=trickle, on_event=hang)) as server:
+        run = WorkerRun(on_message=cancel_at("downloading", by_person=True))
+        run.run(make_job(bench.folder, server.url))
+        over.set()
+    assert run.failure.message == "install: stopped on request"
+    assert (run.words[-1], run.exit) == ("Failed", ENDED)
+    assert run.took_secs < LIMIT_SECS
     bench.assert_old_release_boots()
 
 
