@@ -1,7 +1,5 @@
 """`check` and `install --server`: what the update server hears and in which order, and servers of all ages."""
 
-import base64
-import hashlib
 import random
 import socket
 from collections.abc import Sequence
@@ -10,15 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import NEW, OLD, Bench, Result, make_bench
+from tests.support.fleets import Fleet
 from tests.support.payloads import DATA, RSA_A_PUBLIC, make_payload
 from tests.support.servers import Received, Script, ScriptedServer, head, ranged, send, serving, whole
 from update_agent.errors import Kind
 from update_agent.formats.omaha_server import (
-    AppAnswer,
-    AppStatus,
-    Offer,
-    ReportedEvent,
-    build_response,
     parse_request,
 )
 
@@ -30,51 +24,6 @@ RESUMED = 1 << 30
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return make_bench(tmp_path)
-
-
-class Fleet:
-    """An update server and a payload server in one, that remembers the order of everything."""
-
-    def __init__(self, payload: bytes = PAYLOAD, *, announced: bytes | None = None, version: str = "2.0.0") -> None:
-        self.payload = payload
-        self.announced = payload if announced is None else announced
-        self.version = version
-        self.heard: list[str] = []
-        self.codes: list[int] = []
-
-    def __call__(self, connection: socket.socket, request: Received) -> None:
-        if request.method == "POST":
-            (app,) = parse_request(request.body)
-            self.heard += ["check"] * app.has_update_check
-            self.heard += [_short(event) for event in app.events if not app.has_update_check]
-            self.codes += [int(event.error_code) % 2**32 for event in app.events if event.error_code]
-            whole(self._answer(request.headers["host"], app.has_update_check))(connection, request)
-        else:
-            self.heard.append("GET")
-            ranged(self.payload)(connection, request)
-
-    def _answer(self, host: str, has_update_check: bool) -> bytes:
-        offer = Offer(
-            version=self.version,
-            codebase=f"http://{host}/",
-            name="new.payload",
-            size_bytes=len(self.announced),
-            sha1_base64=base64.b64encode(hashlib.sha1(self.announced).digest()).decode(),
-            sha256_base64=base64.b64encode(hashlib.sha256(self.announced).digest()).decode(),
-        )
-        app = AppAnswer(
-            app_id="{e96281a6-d1af-4bde-9a0a-97b76e56dc57}",
-            status=AppStatus.OK,
-            has_ping=has_update_check,
-            has_update_check=has_update_check,
-            offer=offer if has_update_check else None,
-            event_count=1,
-        )
-        return build_response([app])
-
-
-def _short(event: ReportedEvent) -> str:
-    return f"{event.event_type}/{event.result}"
 
 
 def install_from(bench: Bench, server: ScriptedServer, *options: str) -> Result:
