@@ -190,8 +190,20 @@ def test_check_that_fails_says_why_and_what_to_do(daemon: ScriptedDaemon, run: C
 
 def test_check_does_not_tell_an_error_of_before(daemon: ScriptedDaemon, run: Callable[..., Result]) -> None:
     old = replace(RUNNING, last_error=failure(Kind.OMAHA_TRANSFER, "old", at=5))
-    start(daemon, old, check=(CHECKING, at_rest()))
+    start(daemon, old, check=(CHECKING, at_rest(last_error=None)))
     assert run("check").status == 0
+
+
+@pytest.mark.parametrize("verb", ["check", "install"])
+def test_attempt_that_fails_as_the_one_before_fails_too(
+    daemon: ScriptedDaemon, run: Callable[..., Result], verb: str
+) -> None:
+    """Within the same second nothing in the status differs."""
+    error = failure(Kind.OMAHA_TRANSFER, "server: no answer")
+    before = replace(RUNNING, last_error=error, last_check_at=int(CHECKING["last_check_at"]))
+    commands: dict[str, Steps] = {verb: (CHECKING, {**REPORTING, "last_error": error}, at_rest())}
+    start(daemon, before, **commands)
+    assert run(verb) == Result(1, "", "update-agent: server: no answer\n")
 
 
 def test_check_while_one_is_under_way_waits_for_its_answer(daemon: ScriptedDaemon, run: Callable[..., Result]) -> None:

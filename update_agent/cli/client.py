@@ -17,6 +17,7 @@ _POLKIT_SECS: Final = 120.0
 _WIND_UP_SECS: Final = 5.0
 """For the child process of what has just ended to go away."""
 _RETRY_SECS: Final = 0.1
+_SIGNAL_SECS: Final = 0.2
 _UNREACHABLE_HINT: Final = "start it: systemctl start update-agentd; why it does not run: journalctl -u update-agentd"
 
 
@@ -170,8 +171,9 @@ class Agent:
         try:
             return self._properties(), self._slots()
         except ServiceError as error:
-            # The bus tells that it has left before it says that nobody answers.
-            if error.kind is Kind.SERVICE_UNREACHABLE and self._bus.run(lambda: self._has_left, 0):
+            # The bus tells that it has left before it says that nobody answers; that is on its way to us.
+            self._bus.run(lambda: self._has_left, _SIGNAL_SECS)
+            if error.kind is Kind.SERVICE_UNREACHABLE and self._has_left:
                 raise AgentGoneError from error
             raise
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from update_agent.api.node import NodeStatus
-from update_agent.cli.client import Agent, AgentGoneError
+from update_agent.cli.client import Agent, AgentGoneError, remote_error
 from update_agent.cli.console import Console
 from update_agent.domain.progress import Phase, Progress, ProgressSink
 
@@ -24,6 +24,7 @@ class Ending:
     """Recognises that what was begun has ended: the daemon was busy and rests, or has something new to say."""
 
     def __init__(self, before: NodeStatus) -> None:
+        self._before = before
         self._traces = _traces(before)
         self._was_busy = not before.is_resting
         self._begun = time.monotonic()
@@ -35,6 +36,15 @@ class Ending:
             return False
         has_ended = self._was_busy or _traces(status) != self._traces
         return has_ended or time.monotonic() - self._begun > _QUIET_SECS
+
+    def raise_error(self, after: NodeStatus) -> None:
+        """Raise what the daemon says went wrong, unless that is still what it said before.
+
+        Every attempt clears the last error or leaves its own, which may be the same as before to the letter.
+        """
+        error = after.last_error
+        if error is not None and (self._was_busy or error != self._before.last_error):
+            raise remote_error(error.kind, error.message, error.hint)
 
 
 def _traces(status: NodeStatus) -> tuple[object, ...]:

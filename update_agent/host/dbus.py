@@ -231,18 +231,19 @@ class BusClient:
             ServiceError: service-unreachable, when the bus goes away.
             KeyboardInterrupt: a person had enough.
         """
-        self._loop = GLib.MainLoop()
+        loop = self._loop = GLib.MainLoop()
         is_late = False
 
         def check() -> bool:
-            if until():
-                self._loop.quit()
+            # The first one is still to come when the time is over at once; by then another loop may run.
+            if self._loop is loop and until():
+                loop.quit()
             return bool(GLib.SOURCE_REMOVE)
 
         def late() -> bool:
             nonlocal is_late
             is_late = True
-            self._loop.quit()
+            loop.quit()
             return bool(GLib.SOURCE_REMOVE)
 
         self._check = check
@@ -250,8 +251,8 @@ class BusClient:
         GLib.idle_add(check)
         try:
             if not self._is_closed:
-                with _raising_terminate(self._loop.quit):
-                    self._loop.run()
+                with _raising_terminate(loop.quit):
+                    loop.run()
         finally:
             self._loop = None
             if timer is not None and not is_late:

@@ -7,7 +7,7 @@ from typing import Final
 
 from update_agent.api.forms import SCHEMA, ExitStatus
 from update_agent.api.node import NodeStatus
-from update_agent.cli.client import Agent, connect_agent, remote_error
+from update_agent.cli.client import Agent, connect_agent
 from update_agent.cli.console import Console, format_bytes
 from update_agent.cli.follow import Ending, follow
 from update_agent.cli.render_node import update_text, version
@@ -25,7 +25,7 @@ def run_check(args: Namespace, console: Console) -> ExitStatus:
     if before.state != State.CHECKING_FOR_UPDATE:
         agent.check()
     after = follow(agent, console, ending)
-    _raise_new_error(before, after)
+    ending.raise_error(after)
     if console.is_json:
         offer = {"version": after.offered_version, "size_bytes": after.offered_size_bytes or None}
         console.answer_json({"schema": SCHEMA, "update": offer if after.offered_version else None})
@@ -55,7 +55,6 @@ def run_install(args: Namespace, console: Console) -> ExitStatus:
         raise InterruptedByUserError(
             Kind.INTERRUPTED, "interrupted; the update goes on in the daemon", hint=_DETACHED_HINT
         ) from None
-    _raise_new_error(before, after)
     _show_installed(before, after, console)
     if args.reboot and after.is_reboot_pending:
         # Only this option pays for the import.
@@ -100,26 +99,21 @@ def _install(agent: Agent, console: Console, before: NodeStatus, options: Mappin
     else:
         console.say("an update is under way already; following it")
 
-    def go_on(status: NodeStatus) -> None:
-        if not ending(status) or not _has_result(before, status):
-            _resume(agent, status, options)
+    def go_on(returned: NodeStatus) -> None:
+        """After a restart the daemon would go on by itself in its own time."""
+        nonlocal ending
+        if returned.is_resting and not _has_result(status, returned):
+            ending = Ending(returned)
+            agent.install(options)
 
-    return follow(agent, console, ending, go_on)
-
-
-def _resume(agent: Agent, status: NodeStatus, options: Mapping[str, str | bool]) -> None:
-    """After a restart of the daemon: it goes on by itself, or is told to."""
-    if status.is_resting:
-        agent.install(options)
-
-
-def _has_result(before: NodeStatus, status: NodeStatus) -> bool:
-    return status.last_error != before.last_error or status.pending_version != before.pending_version
+    after = follow(agent, console, lambda status: ending(status), go_on)
+    ending.raise_error(after)
+    return after
 
 
-def _raise_new_error(before: NodeStatus, after: NodeStatus) -> None:
-    if after.last_error is not None and after.last_error != before.last_error:
-        raise remote_error(after.last_error.kind, after.last_error.message, after.last_error.hint)
+def _has_result(before: NodeStatus, after: NodeStatus) -> bool:
+    is_new_error = after.last_error is not None and after.last_error != before.last_error
+    return is_new_error or (after.pending_version, after.pending_at) != (before.pending_version, before.pending_at)
 
 
 def _show_begun(console: Console) -> ExitStatus:
