@@ -110,6 +110,13 @@ def test_store_keeps_what_was_saved(tmp_path: Path) -> None:
     assert store.load() == (FULL, None)
 
 
+def test_store_without_a_file_has_the_state_of_the_first_day(tmp_path: Path) -> None:
+    store = StateStore(StateFile(tmp_path / "state.json"), AgentState(aleph_version="0.1"))
+    assert store.load() == (AgentState(aleph_version="0.1"), None)
+    store.save(FULL)
+    assert store.load() == (FULL, None)
+
+
 def test_store_sets_a_damaged_file_aside_and_starts_anew(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_bytes(FULL.to_bytes()[:-20])

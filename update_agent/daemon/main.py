@@ -23,12 +23,13 @@ from update_agent.daemon.reboot_required import RebootRequired
 from update_agent.daemon.status_text import StatusText
 from update_agent.daemon.worker_process import WorkerProcess
 from update_agent.domain.slots import SlotName
-from update_agent.domain.state import StateStore
+from update_agent.domain.state import AgentState, StateStore
 from update_agent.errors import UpdateAgentError
 from update_agent.host import identity
 from update_agent.host.files import StateFile
 from update_agent.host.journal import set_up_logging
 from update_agent.host.notify import Notifier, watchdog_interval_secs
+from update_agent.host.prefs import ALEPH_VERSION, PREVIOUS_VERSION, read_prefs
 from update_agent.host.system_disk import find_booted
 
 _LOG: Final = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class _Service:
         self._agent = Agent(
             loop=self._loop,
             node=Node(lambda: _find_disk(args)),
-            ledger=Ledger(StateStore(StateFile(self._paths.state_folder / "state.json"))),
+            ledger=Ledger(StateStore(StateFile(self._paths.state_folder / "state.json"), _taken_over(self._paths))),
             workers=WorkerProcess(),
             configure=self._configure,
             read_health=self._health_file.read,
@@ -146,6 +147,12 @@ def _find_disk(args: Namespace) -> Disk:
         return Disk(path=args.image, booted=args.booted)
     found = find_booted()
     return Disk(path=found.disk, booted=None, partition_number=found.partition_number)
+
+
+def _taken_over(paths: Paths) -> AgentState:
+    """What update_engine knew, where it looked after this node before."""
+    known = read_prefs(paths.update_engine_prefs)
+    return AgentState(aleph_version=known.get(ALEPH_VERSION, ""), previous_version=known.get(PREVIOUS_VERSION))
 
 
 def _facts(root: Path) -> Facts:

@@ -196,18 +196,19 @@ def _checked(value: Any) -> Any:
 
 
 class StateStore:
-    """The state in its file."""
+    """The state in its file; `first` is that of the first day."""
 
-    def __init__(self, file: KeptFile) -> None:
+    def __init__(self, file: KeptFile, first: AgentState | None = None) -> None:
         self._file = file
+        self._first = first or AgentState()
 
     def load(self) -> tuple[AgentState, UpdateAgentError | None]:
         """The state; with the error, the file was set aside and the state is that of the first day."""
         try:
             data = self._file.read(_FILE_BYTES_MAX)
-            return (AgentState() if data is None else AgentState.from_bytes(data)), None
+            return (self._first if data is None else AgentState.from_bytes(data)), None
         except DeviceError as error:
-            return AgentState(), self._set_aside(error)
+            return self._first, self._set_aside(error)
 
     def _set_aside(self, error: DeviceError) -> DeviceError:
         try:
