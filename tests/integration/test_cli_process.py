@@ -4,9 +4,7 @@ import os
 import pty
 import select
 import signal
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,30 +22,12 @@ from tests.support.commands import (
     wait_for_line,
 )
 from tests.support.payloads import RSA_A, RSA_A_PUBLIC, make_payload
-from tests.support.servers import Received, ScriptedServer, head, serving
+from tests.support.servers import ScriptedServer, serving
+from tests.support.valve import Valve
 from update_agent.errors import Kind
 from update_agent.host.files import exclusive_lock
 
 PAYLOAD = make_payload(NEW, op_bytes=4096)
-
-
-class Valve:
-    """Sends half of a payload, then waits until it is opened; serves ranges."""
-
-    def __init__(self) -> None:
-        self.is_open = threading.Event()
-
-    def __call__(self, connection: socket.socket, request: Received) -> None:
-        start = request.range_start
-        half = len(PAYLOAD) // 2
-        connection.sendall(
-            head("206 Part", Content_Length=len(PAYLOAD) - start,
-                 Content_Range=f"bytes {start}-{len(PAYLOAD) - 1}/{len(PAYLOAD)}")
-            if start else head(Content_Length=len(PAYLOAD))
-        )  # fmt: skip
-        connection.sendall(PAYLOAD[start:half])
-        self.is_open.wait(20)
-        connection.sendall(PAYLOAD[max(start, half) :])
 
 
 @pytest.fixture
@@ -57,7 +37,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def valve() -> Iterator[Valve]:
-    valve = Valve()
+    valve = Valve(PAYLOAD)
     yield valve
     valve.is_open.set()
 
