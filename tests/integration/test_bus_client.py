@@ -1,6 +1,7 @@
 """The client of our own, against the service in another process."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,8 +74,6 @@ def test_connect_without_a_bus_is_unreachable() -> None:
 
 
 def test_connect_to_a_bus_that_says_nothing_ends(bus: PrivateBus) -> None:
-    import socket
-
     path = bus.folder / "silent"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -182,8 +181,9 @@ def test_run_when_the_bus_goes_away_raises() -> None:
 def test_run_can_be_interrupted_by_a_person(bus: PrivateBus) -> None:
     script = (
         "import sys\nfrom update_agent.host.dbus import connect\n"
-        "client = connect(sys.argv[1])\nprint('ready', flush=True)\n"
-        "try:\n    client.run(lambda: False)\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
+        "client = connect(sys.argv[1])\n"
+        "try:\n    client.run(lambda: print('ready', flush=True))\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n"
     )
     with bus.spawn(sys.executable, "-c", script, bus.address) as process:
         assert process.stdout is not None
@@ -195,7 +195,44 @@ def test_run_can_be_interrupted_by_a_person(bus: PrivateBus) -> None:
 def test_import_of_the_client_brings_nothing_heavy(bus: PrivateBus) -> None:
     script = (
         "import sys, update_agent.host.dbus\n"
-        "print(sorted({'requests', 'rich', 'pydbus', 'asyncio', 'cryptography'} & set(sys.modules)))"
+        "print(sorted({'requests', 'rich', 'pydbus', 'cryptography'} & set(sys.modules)))"
     )
     with bus.spawn(sys.executable, "-c", script) as process:
         assert process.communicate(timeout=20)[0] == "[]\n"
+
+
+class Connection:
+    """Lets every signal through, as GDBus did before it was fixed (CVE-2024-34397)."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, Any] = {}
+
+    def connect(self, _signal: str, _callback: Any) -> None:
+        pass
+
+    def signal_subscribe(self, _sender: str, _interface: str, signal: str, *rest: Any) -> None:
+        self.heard[signal] = rest[-1]
+
+    def call_sync(self, *_: Any) -> Any:
+        return GLib.Variant("(s)", (":1.5",))
+
+
+def test_watch_compares_the_sender_itself() -> None:
+    connection = Connection()
+    signals: list[tuple[Any, ...]] = []
+    BusClient(connection).watch(*COMPAT, "StatusUpdate", signals.append)
+    values = GLib.Variant("(s)", ("x",))
+
+    def send(sender: str) -> list[tuple[Any, ...]]:
+        connection.heard["StatusUpdate"](None, sender, "", "", "", values)
+        return signals
+
+    def change_owner(old: str, new: str) -> None:
+        connection.heard["NameOwnerChanged"](None, "", "", "", "", GLib.Variant("(sss)", (COMPAT[0], old, new)))
+
+    assert send(":1.6") == []
+    assert len(send(":1.5")) == 1
+    change_owner(":1.5", "")
+    assert len(send(":1.5")) == 1
+    change_owner("", ":1.7")
+    assert len(send(":1.7")) == 2

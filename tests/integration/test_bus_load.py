@@ -20,7 +20,8 @@ def send():
     connection.call(name, path, interface, method, values, None, Gio.DBusCallFlags.NONE, 30000, None, answered)
 def answered(c, result):
     global done
-    c.call_finish(result)
+    try: c.call_finish(result)
+    except GLib.Error as error: print(error, file=sys.stderr); loop.quit(); return
     done += 1
     if sent < total: send()
     elif done == total: loop.quit()
@@ -28,6 +29,7 @@ for _ in range(min(total, 40)): send()
 begin = time.monotonic()
 loop.run()
 print(total / (time.monotonic() - begin))
+sys.exit(done != total)
 """
 
 # Never reads an answer.

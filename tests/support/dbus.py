@@ -63,6 +63,15 @@ _CONFIGURATION: Final = """\
 """
 
 
+class Client(subprocess.Popen[str]):
+    """A program on the bus; killed at the end of its block if it still runs, so that a failed test ends."""
+
+    def __exit__(self, *_: object) -> None:
+        if self.poll() is None:
+            self.kill()
+        self.communicate()
+
+
 @dataclass
 class PrivateBus:
     """A dbus-daemon with the policy files of `systemd/`; `core` is who the file means by the user core."""
@@ -116,10 +125,8 @@ class PrivateBus:
             out, err = process.communicate()
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
-    def spawn(self, *command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
-        )
+    def spawn(self, *command: str) -> Client:
+        return Client(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment)
 
     def gdbus(self, name: str, path: str, method: str, *args: str, uid: int = 0) -> subprocess.CompletedProcess[str]:
         """`gdbus call`, another implementation of neither bus nor service, but another program."""
@@ -131,7 +138,7 @@ class PrivateBus:
         """busctl: an implementation of D-Bus that shares nothing with GDBus."""
         return self.run("busctl", f"--address={self.address}", *args, uid=uid)
 
-    def python(self, code: str, *args: str, uid: int = 0) -> subprocess.Popen[str]:
+    def python(self, code: str, *args: str, uid: int = 0) -> Client:
         """A client that is written for one test; `ADDRESS` is the bus, `ARGS` the arguments."""
         prefix = ["setpriv", f"--reuid={uid}", "--clear-groups"] if uid else []
         head = (

@@ -12,7 +12,7 @@ def test_parse_install_options_of_nothing_is_the_default() -> None:
 
 
 def test_parse_install_options_takes_each_option() -> None:
-    values = {
+    values: dict[str, Any] = {
         "payload": "/p",
         "ignore_backoff": False,
         "allow_bad": True,

@@ -6,6 +6,7 @@ message there, before it is queued. It must be faster than the bus, or others wa
 """
 
 import ctypes
+import threading
 from typing import Any, Final
 
 from gi.repository import GLib
@@ -55,7 +56,10 @@ class FloodGuard:
     def __init__(self, connection: Any, limit: int = CALLS_QUEUED_MAX) -> None:
         self._connection = connection
         self._limit = limit
+        self._lock = threading.Lock()
         self._queued: dict[bytes, int] = {}
+        self._refused: set[bytes] = set()
+        self._is_scheduled = False
         self._function = _Filter(self._look)  # must live as long as GDBus may call it
         self._filter = _add_filter(hash(connection), self._function, None, None)
 
@@ -63,16 +67,17 @@ class FloodGuard:
         """Let everything through; the connection is done with."""
         _remove_filter(hash(self._connection), self._filter)
 
+    def handled(self, sender: str) -> None:
+        """A call of this sender has left the queue. What GDBus answers by itself is not told, and forgotten later."""
+        key = sender.encode()
+        with self._lock:
+            left = self._queued.pop(key, 0) - 1
+            if left > 0:
+                self._queued[key] = left
+
     def _look(self, connection: int, message: int, is_incoming: int, _data: object) -> int | None:
         """Called in GDBus' thread: the message itself lets it through, None takes it away."""
-        if not is_incoming or _get_type(message) != _METHOD_CALL:
-            return message
-        queued, sender = self._queued, _get_sender(message) or b""
-        if not queued:
-            # Less urgent than any call, so it runs when none is left.
-            GLib.idle_add(self._catch_up, priority=GLib.PRIORITY_LOW)
-        count = queued[sender] = queued.get(sender, 0) + 1
-        if count <= self._limit:
+        if not is_incoming or _get_type(message) != _METHOD_CALL or self._admit(_get_sender(message) or b""):
             return message
         if not _get_flags(message) & _NO_REPLY_EXPECTED:
             error = _new_error(message, _LIMITS_EXCEEDED, b"too many calls at once")
@@ -81,13 +86,31 @@ class FloodGuard:
         _unref(message)
         return None
 
+    def _admit(self, sender: bytes) -> bool:
+        with self._lock:
+            if sender in self._refused:
+                return False
+            if not self._is_scheduled:
+                # Less urgent than any call, so it runs when none is left.
+                self._is_scheduled = True
+                GLib.idle_add(self._catch_up, priority=GLib.PRIORITY_LOW)
+            count = self._queued.get(sender, 0) + 1
+            if count <= self._limit:
+                self._queued[sender] = count
+                return True
+            self._refused.add(sender)
+            return False
+
     def _catch_up(self) -> bool:
-        if max(self._queued.values(), default=0) > self._limit:
+        if self._refused:
             GLib.timeout_add(_CALM_MS, self._forget)
         else:
             self._forget()
         return bool(GLib.SOURCE_REMOVE)
 
     def _forget(self) -> bool:
-        self._queued = {}
+        with self._lock:
+            self._queued.clear()
+            self._refused.clear()
+            self._is_scheduled = False
         return bool(GLib.SOURCE_REMOVE)

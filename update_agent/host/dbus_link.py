@@ -103,8 +103,8 @@ class BusLink:
     def publish(self, served: ServedObject) -> None:
         """Have this object, now and whenever the bus comes back."""
         self._objects[served.path] = served
-        if self._connection is not None:
-            self._registered[served.path] = publish(self._connection, served, self._reaper)
+        if self._guard is not None:
+            self._register(self._guard, served)
 
     def withdraw(self, path: str) -> None:
         """No longer have it."""
@@ -133,13 +133,16 @@ class BusLink:
         try:
             self._guard = FloodGuard(connection)
             for served in self._objects.values():
-                self._registered[served.path] = publish(connection, served, self._reaper)
+                self._register(self._guard, served)
             self._own_name(connection)
         except UpdateAgentError:
             self._forget()
             connection.close(None, None)
             raise
         self._retries = 0
+
+    def _register(self, guard: FloodGuard, served: ServedObject) -> None:
+        self._registered[served.path] = publish(self._connection, served, self._reaper, guard.handled)
 
     def _own_name(self, connection: Any) -> None:
         # Without ALLOW_REPLACEMENT nobody can take it, without the queue nobody can inherit it by surprise.

@@ -149,15 +149,17 @@ class ServedObject:
 class _Wrapper(ObjectWrapper):  # type: ignore[misc]
     """pydbus' link between GDBus and an object, with answers that may come later."""
 
-    __slots__ = ("_reaper",)
+    __slots__ = ("_handled", "_reaper")
 
-    def __init__(self, served: ServedObject, reaper: Reaper) -> None:
+    def __init__(self, served: ServedObject, reaper: Reaper, handled: Callable[[str], None]) -> None:
         super().__init__(served, ())  # without interfaces it looks for no methods or signals on the object
         self._reaper = reaper
+        self._handled = handled
 
     def call_method(
         self, _connection: Any, sender: str, path: str, interface: str, method: str, parameters: Any, invocation: Any
     ) -> None:
+        self._handled(sender)
         self._reaper.enter()
         call = Call(sender, path, interface, method, parameters, invocation, self._reaper)
         try:
@@ -166,9 +168,9 @@ class _Wrapper(ObjectWrapper):  # type: ignore[misc]
             self._reaper.leave()
 
 
-def publish(connection: Any, served: ServedObject, reaper: Reaper) -> Any:
-    """Register the object; its `unregister()` takes it away."""
-    wrapper = _Wrapper(served, reaper)
+def publish(connection: Any, served: ServedObject, reaper: Reaper, handled: Callable[[str], None]) -> Any:
+    """Register the object; its `unregister()` takes it away. `handled` gets the sender of each call."""
+    wrapper = _Wrapper(served, reaper, handled)
     return ObjectRegistration(connection.pydbus, served.path, served.interfaces, wrapper, own_wrapper=True)
 
 
