@@ -119,6 +119,7 @@ class NodeStatus:
         progress_done_bytes, progress_total_bytes, rate_bytes_per_sec: of the phase.
         running_version: release of the booted slot.
         offered_version, offered_size_bytes: what is being installed, or was found by a mere check.
+        interrupted_at_bytes: how much of an interrupted update is done, if the service goes on with it by itself.
         pending_version, pending_slot: what boots next when that is not what runs.
         pending_at: when it was installed.
         channel, server: who decides.
@@ -140,6 +141,7 @@ class NodeStatus:
     running_version: str = ""
     offered_version: str = ""
     offered_size_bytes: int = 0
+    interrupted_at_bytes: int = 0
     pending_version: str = ""
     pending_slot: str = ""
     pending_at: int = 0
@@ -183,6 +185,7 @@ class NodeStatus:
             "RunningVersion": ("s", self.running_version),
             "OfferedVersion": ("s", self.offered_version),
             "OfferedSizeBytes": ("t", self.offered_size_bytes),
+            "InterruptedAtBytes": ("t", self.interrupted_at_bytes),
             "PendingVersion": ("s", self.pending_version),
             "PendingSlot": ("s", self.pending_slot),
             "PendingAt": ("x", self.pending_at),
@@ -241,6 +244,7 @@ class NodeStatus:
             "running_version": words["running_version"],
             "offered_version": words["offered_version"],
             "offered_size_bytes": words["offered_size_bytes"],
+            "interrupted_at_bytes": words["interrupted_at_bytes"],
             "reboot_pending": self.is_reboot_pending,
             "pending_version": words["pending_version"],
             "pending_slot": words["pending_slot"],

@@ -65,6 +65,9 @@ def _first_line(status: NodeStatus, console: Console) -> str:
 def _idle_headline(status: NodeStatus) -> str:
     if status.disk and not status.next_boot:
         return "No slot boots: the boot loader will stop with an error"
+    if status.interrupted_at_bytes:
+        done = f"{format_bytes(status.interrupted_at_bytes)} of {format_bytes(status.offered_size_bytes)}"
+        return f"Update interrupted: {update_text(status)}, {done} done; it goes on by itself"
     if status.offered_version:
         size = f" ({format_bytes(status.offered_size_bytes)})" if status.offered_size_bytes else ""
         return f"Update available: {update_text(status)}{size}"
@@ -157,6 +160,8 @@ def _last_check(status: NodeStatus, now: float) -> str:
         return "never"
     if status.last_success_at >= status.last_check_at:
         return _when(status.last_check_at, now)
+    if status.state == State.CHECKING_FOR_UPDATE:
+        return f"{_when(status.last_check_at, now)}, not answered yet"
     answered = _when(status.last_success_at, now) if status.last_success_at else "never"
     return f"{_when(status.last_check_at, now)}, failed; last answer: {answered}"
 

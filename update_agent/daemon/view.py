@@ -52,6 +52,7 @@ def node_status(parts: Parts) -> NodeStatus:
         running_version=parts.running_version,
         offered_version=offered.version if offered else "",
         offered_size_bytes=offered.size_bytes if offered else 0,
+        interrupted_at_bytes=_interrupted_at(parts),
         pending_version=snapshot.pending.version if snapshot.pending else "",
         pending_slot=waiting.name if waiting and snapshot.pending else "",
         pending_at=state.pending.at if state.pending else 0,
@@ -73,6 +74,14 @@ def node_status(parts: Parts) -> NodeStatus:
         warnings=parts.warnings,
         agent_version=__version__,
     )
+
+
+def _interrupted_at(parts: Parts) -> int:
+    """At rest, what the checkpoint of an update says that goes on by itself."""
+    status = parts.node.status
+    if status is None or parts.state.unfinished is None or not parts.snapshot.state.is_resting:
+        return 0
+    return status.interrupted_at_bytes or 0
 
 
 def _slot_view(status: SlotStatus) -> SlotView:

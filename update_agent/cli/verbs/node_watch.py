@@ -37,6 +37,7 @@ class _Printer:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: object = None
+        self._line = ""
 
     def print_changes(self, agent: Agent) -> None:
         """Until nobody reads it."""
@@ -44,9 +45,17 @@ class _Printer:
             gist = _gist(status)
             if gist != self._last:
                 self._last = gist
-                _show(status, self._console)
+                self._show(status)
             if not self._console.has_reader:
                 return
+
+    def _show(self, status: NodeStatus) -> None:
+        line = headline(status)
+        if self._console.is_json:
+            self._console.answer(json.dumps(status.to_json()))
+        elif line != self._line:
+            self._line = line
+            self._console.answer(f"{format_time(int(time.time()))}  {line}")
 
 
 def _gist(status: NodeStatus) -> object:
@@ -64,10 +73,3 @@ def _gist(status: NodeStatus) -> object:
         status.health,
         status.channel,
     )
-
-
-def _show(status: NodeStatus, console: Console) -> None:
-    if console.is_json:
-        console.answer(json.dumps(status.to_json()))
-    else:
-        console.answer(f"{format_time(int(time.time()))}  {headline(status)}")
