@@ -114,7 +114,9 @@ def test_update_of_a_release_that_fell_back_says_so_and_is_not_taken_again(bench
 
 def test_update_while_another_release_waits_keeps_what_runs_for_post_install(bench: Bench) -> None:
     with serving(Fleet(version="2.0.0")) as server:
-        run = update(bench, server, pending_version="2.0.0")
+        run = update(bench, server, pending_version="2.0.0", previous_version="0.9.0")
+    assert b'<event eventtype="3" eventresult="2" previousversion="0.9.0">' in server.received[0].body
+    assert b'installsource="scheduler"' in server.received[0].body
     assert run.messages[-1] == NothingNew(version="2.0.0")
     assert (bench.folder / "root/var/lib/update_engine/prefs/previous-version").read_bytes() == b"1.0.0"
 
