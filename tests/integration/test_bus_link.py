@@ -20,6 +20,7 @@ from tests.support.dbus import (
 from update_agent.daemon.bus import BusService
 from update_agent.domain.journal_events import JournalEvent
 from update_agent.errors import Kind, ServiceError
+from update_agent.host.dbus_guard import CALLS_QUEUED_MAX
 
 pytestmark = needs_dbus
 
@@ -190,4 +191,29 @@ def test_stop_without_a_bus_or_twice_is_fine(bus: PrivateBus, service: BusServic
     bus.stop()
     service.start()
     service.stop()
+    service.stop()
+
+
+def test_calls_beyond_the_limit_are_refused_before_they_are_queued(bus: PrivateBus) -> None:
+    """The main loop does not run while they come in, as in the middle of something long."""
+    commands = RecordingCommands()
+    service = BusService(commands, address=bus.address)
+    service.start()
+    target = "'com.coreos.update1', '/com/coreos/update1', 'com.coreos.update1.Manager', 'AttemptUpdate'"
+    flood = (
+        "for _ in range(1000):\n"
+        f"    message = Gio.DBusMessage.new_method_call({target})\n"
+        "    message.set_flags(Gio.DBusMessageFlags.NO_REPLY_EXPECTED)\n"
+        "    connection.send_message(message, Gio.DBusSendMessageFlags.NONE)\n"
+        "try:\n"
+        f"    connection.call_sync({target}, None, None, Gio.DBusCallFlags.NONE, 9000, None)\n"
+        "except GLib.Error as error:\n"
+        "    print(Gio.dbus_error_get_remote_error(error))\n"
+    )
+    with bus.python(flood) as client:
+        assert client.communicate(timeout=20)[0] == "org.freedesktop.DBus.Error.LimitsExceeded\n"
+    assert commands.calls == []
+    assert get_status(bus).startswith("(int64 0")  # somebody else is served
+    settle()
+    assert len(commands.calls) == CALLS_QUEUED_MAX
     service.stop()
