@@ -268,6 +268,7 @@ def test_half_done_update_goes_on_soon_after_a_restart(bench: AgentBench) -> Non
     bench.loop.advance(11)
     assert len(bench.workers.started) == 2
     assert bench.workers.last.job.kind is JobKind.UPDATE
+    assert bench.workers.last.job.options.ignore_backoff
 
 
 def test_stop_ends_the_child_and_keeps_what_was_begun(bench: AgentBench) -> None:
@@ -333,6 +334,39 @@ def test_update_installed_by_hand_is_seen_as_pending(bench: AgentBench) -> None:
     put_into_b(bench, "5.0.0")
     bench.start()
     assert bench.agent.compat_status().to_args()[2:] == ("UPDATE_STATUS_UPDATED_NEED_REBOOT", "5.0.0", 0)
+    assert bench.state.pending is not None
+    assert bench.state.pending.previous_version == "1.0.0"
+
+
+def test_update_installed_by_hand_that_falls_back_is_noticed(bench: AgentBench) -> None:
+    put_into_b(bench)
+    bench.start()
+    boot(bench)
+    boot(bench)
+    assert bench.state.has_fallen_back
+    assert bench.state.is_bad("2.0.0")
+
+
+def test_slot_that_the_boot_loader_passed_over_is_given_up(bench: AgentBench) -> None:
+    bench.start()
+    install(bench)
+    bench.boot_id = "another"
+    bench.start()
+    status = bench.agent.status()
+    assert (status.state, status.next_boot) == ("idle", "A")
+    assert status.last_error is not None
+    assert status.last_error.kind == "update-fell-back"
+
+
+def test_update_whose_end_was_not_heard_is_taken_up(bench: AgentBench) -> None:
+    bench.start()
+    bench.agent.install(InstallOptions())
+    bench.workers.last.say(Checked(), OFFER, TargetTaken())
+    put_into_b(bench)
+    bench.start()
+    assert bench.agent.compat_status().to_args()[2:] == ("UPDATE_STATUS_UPDATED_NEED_REBOOT", "2.0.0", 1000)
+    boot(bench)
+    assert bench.state.trial is not None
 
 
 def test_newer_release_supersedes_a_pending_one(bench: AgentBench) -> None:

@@ -105,7 +105,8 @@ class Agent:
         """Look at the machine, take up what an earlier process left, and plan the first check."""
         self._tell_problems()
         self._health = self._read_health()
-        self._boots.note(self._now())
+        self._node.look()
+        self._boots.note(self.running_version, self._now())
         state, waiting = self._ledger.state, self._boots.waiting_release()
         snapshot = Snapshot(state=State.UPDATED_NEED_REBOOT if waiting else State.IDLE, pending=waiting)
         self._machine = Machine(snapshot, self._on_change)
@@ -129,7 +130,7 @@ class Agent:
     def refresh(self) -> None:
         """Something on the machine may have changed: the health of this boot, the flags of a slot."""
         self._health = self._read_health()
-        self._boots.note(self._now())
+        self._boots.note(self.running_version, self._now())
         if self._machine.snapshot.state.is_resting:
             self._sync_pending()
         self._publish()
@@ -219,8 +220,10 @@ class Agent:
             self._publish()
             return
         kind = JobKind.UPDATE if settings.install.automatic else JobKind.CHECK
+        # An update that was interrupted after its download was counted need not wait for a back-off to finish.
+        options = InstallOptions(ignore_backoff=self._ledger.state.unfinished is not None)
         try:
-            self._begin(kind, InstallSource.SCHEDULER, InstallOptions(ignore_backoff=False))
+            self._begin(kind, InstallSource.SCHEDULER, options)
         except UpdateAgentError as error:
             log_event(_LOG, logging.ERROR, JournalEvent.CHECK_FAILED, "%s", error.message, KIND=error.kind)
             self._ledger.change(last_error=LastError.of(error, at=self._now(), omaha_code=0))
@@ -357,7 +360,7 @@ class Agent:
             log_event(_LOG, logging.WARNING, JournalEvent.CONFIGURATION_PROBLEM, "%s", warning)
 
     def _after_change(self) -> None:
-        self._boots.note(self._now())
+        self._boots.note(self.running_version, self._now())
         self._sync_pending()
         self._publish()
 

@@ -11,7 +11,8 @@ from update_agent.domain.boot import Boot, note_boot
 from update_agent.domain.journal_events import JournalEvent, log_event
 from update_agent.domain.machine import Release
 from update_agent.domain.slots import SlotName
-from update_agent.domain.state import BadRelease, PendingUpdate
+from update_agent.domain.state import AgentState, BadRelease, PendingUpdate
+from update_agent.errors import UpdateAgentError
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class Boots:
     def __init__(self, *, node: Node, ledger: Ledger, boot_id: str) -> None:
         self._node, self._ledger, self._boot_id = node, ledger, boot_id
 
-    def note(self, now: int) -> None:
+    def note(self, running_version: str, now: int) -> None:
         """Look anew, and note what the boot says about the last update."""
         self._node.look()
         booted = self._node.booted
@@ -37,11 +38,40 @@ class Boots:
             at=now,
         )
         after = note_boot(before, boot)
-        self._ledger.put(after)
         if after.has_fallen_back and not before.has_fallen_back and after.last_error is not None:
             log_event(_LOG, logging.ERROR, JournalEvent.UPDATE_FELL_BACK, "%s", after.last_error.message)
+            self._give_up_waiting_slot()
         if after.trial is not None and before.trial is None:
             log_event(_LOG, logging.INFO, JournalEvent.UPDATE_BOOTED, "first boot of %s", after.trial.version)
+        self._ledger.put(self._adopt(after, running_version, now))
+
+    def _give_up_waiting_slot(self) -> None:
+        """A boot loader that passed a waiting slot over must not take it at some later boot, when nobody expects it."""
+        waiting = self._node.waiting
+        if waiting is None or waiting.flags.successful:
+            return
+        try:
+            with self._node.open(writable=True) as machine:
+                activation.mark_bad(machine.disk, waiting)
+        except UpdateAgentError as error:
+            _LOG.warning("slot %s stays the one that boots next: %s", waiting.name, error.message)
+        self._node.look()
+
+    def _adopt(self, state: AgentState, running_version: str, now: int) -> AgentState:
+        """A slot that waits without our knowing: installed by hand, or right before the daemon was killed."""
+        waiting = self._node.waiting
+        is_known = state.pending is not None and waiting is not None and state.pending.slot == waiting.name
+        if waiting is None or is_known or self._node.is_unbootable:
+            return state
+        pending = PendingUpdate(
+            version=self._node.record_of(waiting.name),
+            size_bytes=state.unfinished_size_bytes if state.unfinished == self._node.record_of(waiting.name) else 0,
+            slot=waiting.name,
+            previous_version=running_version,
+            boot_id=self._boot_id,
+            at=now,
+        )
+        return replace(state, pending=pending, unfinished=None, unfinished_size_bytes=0)
 
     def waiting_release(self) -> Release | None:
         """The release that boots next when that is not the one that runs; as kept, where the disk cannot be read."""
