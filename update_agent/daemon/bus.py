@@ -4,6 +4,7 @@ The agent works without a bus: whatever happens to it, this is told to the journ
 """
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from update_agent.api.node import BUS_NAME, COMPAT_BUS_NAME, NodeStatus
@@ -20,7 +21,11 @@ _LOGGER: Final = logging.getLogger(__name__)
 
 
 class BusService:
-    """Both interfaces, kept up for as long as the program runs; listens to the agent once started."""
+    """Both interfaces, kept up for as long as the program runs; listens to the agent once started.
+
+    Attributes:
+        on_back: called whenever a bus that was lost is there again.
+    """
 
     def __init__(
         self, commands: Commands, *, address: str | None = None, polkit_timeout_secs: float = TIMEOUT_SECS
@@ -33,6 +38,7 @@ class BusService:
         self._compat = CompatObject(self._compat_link, commands)
         self._agent = AgentObjects(self._agent_link, commands, self._access)
         self._is_lost = False
+        self.on_back: Callable[[], None] = lambda: None
 
     @property
     def unfreed_calls(self) -> int:
@@ -84,3 +90,4 @@ class BusService:
         if self._is_lost and self._compat_link.is_up and self._agent_link.is_up:
             self._is_lost = False
             log_event(_LOGGER, logging.INFO, JournalEvent.BUS_BACK, "D-Bus is there again")
+            self.on_back()

@@ -104,6 +104,7 @@ class _Service:
         self._bus = BusService(self._agent, address=args.bus)
         settings = load(self._paths).settings
         self._metrics = Metrics(settings.metrics, self._paths, self._loop)
+        self._bus.on_back = self._metrics.bus_returned
         for listener in (self._metrics, RebootRequired(self._paths.reboot_required), StatusText(self._notifier)):
             self._agent.listen(listener)
 
