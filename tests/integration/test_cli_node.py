@@ -324,12 +324,14 @@ def test_install_whose_reboot_is_refused_fails(
     assert "systemd-inhibit" in result.err
 
 
-def test_install_while_one_is_under_way_follows_it(daemon: ScriptedDaemon, run: Callable[..., Result]) -> None:
+def test_install_while_one_is_under_way_follows_it(daemon: ScriptedDaemon, bus: PrivateBus) -> None:
     start(daemon, start=HELD)
-    daemon.open_gate("gate")
-    daemon.wait_for_call("start")
-    result = run("install")
-    assert result.out == "Installed 4230.1.0 in slot B, it boots next (running: 4152.2.1)\n"
+    with started("--bus", bus.address, "install") as process:
+        assert process.stderr is not None
+        wait_for_line(process.stderr, "an update is under way already; following it")
+        daemon.open_gate("gate")
+        out, _ = process.communicate(timeout=20)
+    assert out == "Installed 4230.1.0 in slot B, it boots next (running: 4152.2.1)\n"
     assert daemon.calls() == ["start"]
 
 
@@ -385,8 +387,11 @@ def test_interrupt_of_install_leaves_it_running_and_says_how_to_stop_it(
         "hint: to follow it: update-agent watch; to stop it: update-agent cancel\n"
     )
     assert run("status").out.startswith("Downloading 4230.1.0")
-    daemon.open_gate("gate")
-    assert run("install").out.startswith("Installed 4230.1.0")
+    with started("--bus", bus.address, "install") as process:
+        assert process.stderr is not None
+        wait_for_line(process.stderr, "an update is under way already; following it")
+        daemon.open_gate("gate")
+        assert process.communicate(timeout=20)[0].startswith("Installed 4230.1.0")
     assert [call.split()[0] for call in daemon.calls()] == ["install"]
 
 
@@ -500,11 +505,11 @@ def test_normal_user_may_look_and_not_touch(tmp_path: Path) -> None:
         program = [sys.executable, "-m", "update_agent.cli.main"]
         looked = bus.run(*program, "status", uid=NOBODY)
         refused = bus.run(*program, "install", uid=NOBODY)
-    assert (looked.returncode, looked.stderr) == (0, "")
+    assert looked.returncode == 0
     assert looked.stdout.startswith("Running 4152.2.1")
     assert (refused.returncode, refused.stdout) == (5, "")
     assert "not allowed" in refused.stderr
-    assert "root" in refused.stderr.splitlines()[-1]
+    assert "\nhint: run it as root" in refused.stderr
     assert daemon.calls() == []
 
 

@@ -32,6 +32,10 @@ def rendered(status: NodeStatus, *, color: Color = Color.NEVER) -> str:
             {"last_error": failure(Kind.PAYLOAD_HASH, "x")},
             "Running 4152.2.1, no update pending; the last attempt failed: payload-hash",
         ),
+        (
+            {**OFFER, "interrupted_at_bytes": 100 * MIB},
+            "Update interrupted: 4152.2.1 → 4230.1.0, 100.0 MiB of 412.0 MiB done; it goes on by itself",
+        ),
         ({"next_boot": ""}, "No slot boots: the boot loader will stop with an error"),
         ({"state": "checking-for-update"}, "Asking the update server; running 4152.2.1"),
         ({**OFFER, "state": "update-available"}, "Beginning to install 4230.1.0; running 4152.2.1"),
