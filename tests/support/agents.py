@@ -10,7 +10,8 @@ from tests.support.nodes import MemoryFile
 from update_agent.api.node import NodeStatus
 from update_agent.config.load import Configuration
 from update_agent.config.settings import Settings
-from update_agent.daemon.agent import Agent, Facts
+from update_agent.daemon.agent import Agent
+from update_agent.daemon.assignment import Facts
 from update_agent.daemon.job import Job
 from update_agent.daemon.ledger import Ledger
 from update_agent.daemon.node import Disk, Node

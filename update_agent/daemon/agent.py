@@ -6,14 +6,14 @@ loop's, and a disk is opened for the moment that a few sectors take.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from update_agent.api.node import NodeStatus
 from update_agent.config.load import Configuration
+from update_agent.daemon.assignment import Facts, make_job
 from update_agent.daemon.boots import Boots
 from update_agent.daemon.compat import Cadence, compat_status
-from update_agent.daemon.job import Job, JobKind
+from update_agent.daemon.job import JobKind
 from update_agent.daemon.ledger import Ledger
 from update_agent.daemon.node import Node
 from update_agent.daemon.ports import CompatStatus, InstallOptions, Listener, Loop
@@ -29,32 +29,12 @@ from update_agent.domain.rate import RateMeter
 from update_agent.domain.slots import SlotName
 from update_agent.domain.state import LastError
 from update_agent.errors import ConfigurationError, Kind, RefusedError, UpdateAgentError
-from update_agent.formats.omaha_request import AppInfo, InstallSource
+from update_agent.formats.omaha_request import InstallSource
 
 _LOG: Final = logging.getLogger(__name__)
 
 DISABLED: Final = "disabled"
-_UNKNOWN_VERSION: Final = "0.0.0"
 _UNPROVEN_RETRY_SECS: Final = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What does not change while the daemon runs.
-
-    Attributes:
-        root: where the files of the node are.
-        boot_id: of this boot, without braces.
-        machine_id: 32 hexadecimal digits.
-        machine: as `uname -m` says.
-        is_test_image: no timers, and the server is told.
-    """
-
-    root: str = "/"
-    boot_id: str = ""
-    machine_id: str = ""
-    machine: str = ""
-    is_test_image: bool = False
 
 
 class Agent:
@@ -239,7 +219,17 @@ class Agent:
                 hint="see `update-agent config cat` for server.url; a payload at hand can be installed all the same",
             )
         self._node.look()
-        job = self._job(kind, source, options)
+        job = make_job(
+            kind,
+            source,
+            options,
+            node=self._node,
+            state=self._ledger.state,
+            pending=self._machine.snapshot.pending,
+            configuration=self._configuration,
+            facts=self._facts,
+            running_version=self.running_version,
+        )
         self._timetable.cancel()
         self._ledger.change(last_check_at=self._now())
         self._found = None
@@ -266,43 +256,6 @@ class Agent:
         if not self._is_stopping:
             self._plan_next(end)
         self._publish()
-
-    def _job(self, kind: JobKind, source: InstallSource, options: InstallOptions) -> Job:
-        state, disk, pending = self._ledger.state, self._node.disk, self._machine.snapshot.pending
-        return Job(
-            kind=kind,
-            root=self._facts.root,
-            disk=str(disk.path) if disk else "",
-            booted=self._node.booted or "",
-            state_folder=str(disk.state_folder) if disk and disk.state_folder else "",
-            settings=self._configuration.settings,
-            app=self._app(),
-            install_source=source,
-            options=options,
-            previous_version=state.previous_version,
-            has_fallen_back=state.has_fallen_back,
-            pending_version=pending.version if pending else "",
-            bad_releases=tuple(release.version for release in state.bad_releases),
-            backoff=state.backoff,
-            is_test_image=self._facts.is_test_image,
-        )
-
-    def _app(self) -> AppInfo:
-        server = self._configuration.settings.server
-        version = self.running_version or _UNKNOWN_VERSION
-        return AppInfo(
-            app_id=server.app_id,
-            version=version,
-            track=server.channel,
-            boot_id="{" + self._facts.boot_id + "}",
-            machine=self._facts.machine,
-            oem=self._configuration.oem_id,
-            oem_version=self._configuration.oem_version,
-            aleph_version=self._ledger.state.aleph_version or version,
-            machine_id=self._facts.machine_id,
-            machine_alias=server.machine_alias,
-            board=server.board,
-        )
 
     # --- what is known
 

@@ -12,7 +12,8 @@ from typing import Final
 from update_agent import __version__
 from update_agent.config.load import Configuration, load
 from update_agent.config.paths import Paths
-from update_agent.daemon.agent import Agent, Facts
+from update_agent.daemon.agent import Agent
+from update_agent.daemon.assignment import Facts
 from update_agent.daemon.bus import BusService
 from update_agent.daemon.health_file import HealthFile
 from update_agent.daemon.ledger import Ledger
