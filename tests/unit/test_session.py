@@ -16,7 +16,10 @@ APP = AppInfo(app_id="{app}", version="1.0.0", track="stable", boot_id="{boot}",
 OTHER_SERVER = 1 << 28
 TEST_IMAGE = 1 << 29
 RESUMED = 1 << 30
-NO_UPDATE = b'<response protocol="3.0"><app appid="{app}" status="ok"><updatecheck status="noupdate"></updatecheck></app></response>'
+NO_UPDATE = (
+    b'<response protocol="3.0"><app appid="{app}" status="ok">'
+    b'<updatecheck status="noupdate"></updatecheck></app></response>'
+)
 
 
 class RecordingServer:
