@@ -50,7 +50,7 @@ class OfferPolicy:
             raise RefusedError(
                 Kind.BAD_RELEASE,
                 f"release {offered}: was booted before and did not stay",
-                hint="a newer release will be taken; update-agent install --allow-bad tries this one again",
+                hint="a newer release will be taken; update-agent install --allow-bad-release tries this one again",
             )
         if rules.must_wait(backoff, now=now) and not self.ignore_backoff:
             until = dt.datetime.fromtimestamp(backoff.expiry_at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
