@@ -289,8 +289,8 @@ class Recording:
             if line == "ready\n":
                 self._is_ready.set()
             else:
-                *names, values = json.loads(line)
-                self.heard.append(Heard(*names, tuple(values)))
+                path, interface, member, signature, values = json.loads(line)
+                self.heard.append(Heard(path, interface, member, signature, tuple(values)))
 
 
 @contextlib.contextmanager
@@ -309,7 +309,7 @@ def recording(
 def node_daemon(
     folder: Path, *, content: bytes = OLD, bus: PrivateBus | None = None, **settings: Any
 ) -> Iterator[NodeDaemon]:
-    """A node whose slot A runs and whose slot B boots too; started by the test. Prints the log, for a test that fails."""
+    """A node whose slot A runs and whose slot B boots too; the test starts it. Prints its log in the end."""
     parts = ab_parts(
         a=boot_attributes(priority=2, successful=1),
         b=boot_attributes(priority=1, successful=1),

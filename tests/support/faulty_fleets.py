@@ -1,0 +1,66 @@
+"""An update server that can be wrong in every way, and right again."""
+
+import functools
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.support.commands import NEW, run_cli
+from tests.support.fleets import Fleet
+from tests.support.payloads import RSA_A
+from tests.support.servers import Received, Script
+
+
+def same(data: bytes) -> bytes:
+    """No change."""
+    return data
+
+
+class FaultyFleet(Fleet):
+    """A `Fleet` whose faults are attributes, to be set and to be taken back.
+
+    Attributes:
+        check: answers requests for an update in place of the usual.
+        edit: changes the body of the usual answer to them.
+    """
+
+    check: Script | None = None
+    edit: Callable[[bytes], bytes] = staticmethod(same)
+
+    def heal(self, payload: bytes) -> None:
+        """Offer this one, and do everything right; forget what was heard."""
+        self.payload = self.announced = payload
+        self.check, self.edit, self.serve, self.most = None, same, None, None
+        self.heard, self.codes = [], []
+
+    def __call__(self, connection: socket.socket, request: Received) -> None:
+        if self.check is not None and b"<updatecheck" in request.body:
+            self.heard.append("check")
+            self.check(connection, request)
+        else:
+            super().__call__(connection, request)
+
+    def _answer(self, host: str, *, has_update_check: bool) -> bytes:
+        body = super()._answer(host, has_update_check=has_update_check)
+        return self.edit(body) if has_update_check else body
+
+
+V1: Final = "1"
+V2: Final = "2"
+
+
+@functools.cache
+def built_payload(major: str, *, usr: bytes = NEW, version: str = "2.0.0", keys: Sequence[Path] = (RSA_A,)) -> bytes:
+    """A payload as `update-agent payload build` makes it, of this major version."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "usr.img").write_bytes(usr)
+        signing = [word for key in keys for word in ("--key", key)]
+        done = run_cli(
+            "payload", "build", "--format", major, "--usr", folder / "usr.img", "--version", version, *signing,
+            "--level", "1", "--workers", "1", "--output", folder / "out.payload",
+        )  # fmt: skip
+        assert done.status == 0, done.err
+        return (folder / "out.payload").read_bytes()
