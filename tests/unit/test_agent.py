@@ -205,6 +205,18 @@ def test_child_that_says_nonsense_is_an_error(bench: AgentBench) -> None:
     assert "line 3" in error.message
 
 
+def test_rest_is_told_only_once_the_child_has_ended(bench: AgentBench) -> None:
+    """Whoever acts on it at once must not be refused."""
+    bench.start()
+    bench.agent.check()
+    bench.workers.last.say(Checked(), NothingNew(), OFFER)
+    assert bench.agent.status().state == "checking-for-update"
+    bench.workers.last.end()
+    assert bench.agent.status().state == "idle"
+    bench.agent.install(InstallOptions())
+    assert len(bench.workers.started) == 2
+
+
 def test_child_that_cannot_be_started_is_an_error(bench: AgentBench) -> None:
     bench.start()
     bench.workers.cannot_start = True

@@ -9,7 +9,7 @@ from update_agent.daemon.job import Job, JobKind
 from update_agent.daemon.ledger import Ledger
 from update_agent.daemon.workers import Worker, WorkerExit, Workers
 from update_agent.domain.journal_events import JournalEvent, log_event
-from update_agent.domain.machine import Machine, Release, State
+from update_agent.domain.machine import INSTALLING, Machine, Release, State
 from update_agent.domain.messages import (
     Advanced,
     BackoffChanged,
@@ -61,6 +61,7 @@ class Run:
         self._disk_changed, self._found = disk_changed, found
         self._worker: Worker | None = None
         self._end = RunEnd()
+        self._closing: Callable[[], None] | None = None
         self._ended: list[Callable[[], None]] = []
         self._is_stopping = False
 
@@ -89,8 +90,15 @@ class Run:
         """Call once the child has ended."""
         self._ended.append(callback)
 
+    def _expect(self, *states: State) -> None:
+        state = self._machine.snapshot.state
+        if state not in states:
+            raise RefusedError(Kind.WRONG_STATE, f"expected it in {' or '.join(sorted(states))}, got it in {state}")
+
     def _take(self, message: Message) -> None:
         try:
+            if self._closing is not None:
+                raise RefusedError(Kind.WRONG_STATE, "expected its end, as it has said how it ended")
             self._handle(message)
         except RefusedError as error:
             # The child says what cannot be; its exit decides what becomes of it.
@@ -119,7 +127,8 @@ class Run:
             case Installed():
                 self._installed(message)
             case Reported():
-                self._machine.finish_report()
+                self._expect(State.REPORTING_ERROR_EVENT)
+                self._closing = self._machine.finish_report
 
     def _checked(self, message: Checked) -> None:
         state = self._ledger.state
@@ -133,6 +142,7 @@ class Run:
         )
 
     def _nothing_new(self, message: NothingNew) -> None:
+        self._expect(State.CHECKING_FOR_UPDATE)
         error = None
         if message.kind and message.kind != Kind.SAME_VERSION:
             log_event(
@@ -146,14 +156,15 @@ class Run:
                 omaha_code=message.omaha_code,
             )
         self._ledger.change(last_error=error, unfinished=None, unfinished_size_bytes=0)
-        self._machine.find_nothing()
+        self._closing = self._machine.find_nothing
 
     def _offered(self, message: Offered) -> None:
+        self._expect(State.CHECKING_FOR_UPDATE)
         release = Release(version=message.version, size_bytes=message.size_bytes)
         if self._job.kind is JobKind.CHECK:
             self._ledger.change(last_error=None)
             self._found(release)
-            self._machine.find_nothing()
+            self._closing = self._machine.find_nothing
             return
         log_event(
             _LOG,
@@ -168,6 +179,7 @@ class Run:
         self._machine.find_update(release)
 
     def _installed(self, message: Installed) -> None:
+        self._expect(*INSTALLING)
         pending = PendingUpdate(
             version=message.version,
             size_bytes=message.size_bytes,
@@ -188,9 +200,11 @@ class Run:
             SLOT=message.slot,
         )
         self._disk_changed()
-        self._machine.finish(Release(version=message.version, size_bytes=message.size_bytes))
+        release = Release(version=message.version, size_bytes=message.size_bytes)
+        self._closing = lambda: self._machine.finish(release)
 
     def _failed(self, message: Failed) -> None:
+        self._expect(State.CHECKING_FOR_UPDATE, *INSTALLING)
         self._end = replace(self._end, http_status=message.http_status)
         if self._is_stopping:
             return
@@ -217,8 +231,15 @@ class Run:
         self._ledger.change(last_error=error, unfinished=None, unfinished_size_bytes=0)
 
     def _close(self, exit_: WorkerExit) -> None:
-        """Bring the machine to rest, whatever the child said or did not say."""
-        if not self._is_stopping and self._is_unexplained(exit_):
+        """Bring the machine to rest, whatever the child said or did not say; not before it has ended.
+
+        Else somebody who acts on what he sees would be refused because the child is still there.
+        """
+        if self._closing is not None:
+            self._closing()
+            return
+        state = self._machine.snapshot.state
+        if not self._is_stopping and not state.is_resting and state is not State.REPORTING_ERROR_EVENT:
             how = f"signal {exit_.status}" if exit_.was_signal else f"exit status {exit_.status}"
             said = f"; it said {exit_.problem}" if exit_.problem else ""
             self._fail(
@@ -232,7 +253,3 @@ class Run:
             self._machine.finish_report()
         elif not self._machine.snapshot.state.is_resting:
             self._machine.abandon()
-
-    def _is_unexplained(self, _exit: WorkerExit) -> bool:
-        state = self._machine.snapshot.state
-        return not state.is_resting and state is not State.REPORTING_ERROR_EVENT

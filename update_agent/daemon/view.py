@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from update_agent import __version__
-from update_agent.api.disk import SlotStatus
 from update_agent.api.node import NodeStatus, SlotView
 from update_agent.config.settings import Settings
 from update_agent.daemon.node import Node
@@ -69,7 +68,7 @@ def node_status(parts: Parts) -> NodeStatus:
         disk_guid=status.disk_guid if status else "",
         booted=(status.booted or "") if status else "",
         next_boot=(status.next_boot or "") if status else "",
-        slots=tuple(_slot_view(slot) for slot in status.slots) if status else (),
+        slots=tuple(SlotView.of(slot) for slot in status.slots) if status else (),
         gpt_problems=status.problems if status else (),
         warnings=parts.warnings,
         agent_version=__version__,
@@ -82,20 +81,3 @@ def _interrupted_at(parts: Parts) -> int:
     if status is None or parts.state.unfinished is None or not parts.snapshot.state.is_resting:
         return 0
     return status.interrupted_at_bytes or 0
-
-
-def _slot_view(status: SlotStatus) -> SlotView:
-    slot, record = status.slot, status.record
-    return SlotView(
-        name=slot.name,
-        state=status.state,
-        version=status.version or "",
-        priority=slot.flags.priority,
-        tries=slot.flags.tries,
-        successful=slot.flags.successful,
-        partition=slot.number,
-        partition_guid=str(slot.unique_guid),
-        size_bytes=slot.size_bytes,
-        content_sha256=record.sha256 if record else "",
-        installed_at=record.installed_at if record else "",
-    )

@@ -41,7 +41,8 @@ class State(StrEnum):
         return self in {State.IDLE, State.UPDATED_NEED_REBOOT}
 
 
-_INSTALLING: Final = frozenset({State.UPDATE_AVAILABLE, State.DOWNLOADING, State.VERIFYING, State.FINALIZING})
+INSTALLING: Final = frozenset({State.UPDATE_AVAILABLE, State.DOWNLOADING, State.VERIFYING, State.FINALIZING})
+"""Between an offer and its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class Snapshot:
         """What update_engine's interface shows as new version and size."""
         if self.wire_state is State.UPDATED_NEED_REBOOT:
             return self.pending or Release(version=NO_VERSION)
-        if self.wire_state in _INSTALLING and self.offered is not None:
+        if self.wire_state in INSTALLING and self.offered is not None:
             return self.offered
         return Release(version=NO_VERSION)
 
@@ -131,7 +132,7 @@ class Machine:
 
     def take_target(self) -> None:
         """The target slot was made unbootable: whatever waited in it for a reboot is gone."""
-        self._require("take_target", *_INSTALLING)
+        self._require("take_target", *INSTALLING)
         self._go(self._snapshot.state, pending=None)
 
     def start_download(self) -> None:
@@ -151,17 +152,17 @@ class Machine:
 
     def finish(self, release: Release) -> None:
         """The release boots next: to UPDATED_NEED_REBOOT."""
-        self._require("finish", *_INSTALLING)
+        self._require("finish", *INSTALLING)
         self._go(State.UPDATED_NEED_REBOOT, offered=None, pending=release, progress=None)
 
     def fail(self) -> None:
         """The check or the update went wrong, and the server is told: to REPORTING_ERROR_EVENT."""
-        self._require("fail", State.CHECKING_FOR_UPDATE, *_INSTALLING)
+        self._require("fail", State.CHECKING_FOR_UPDATE, *INSTALLING)
         self._go(State.REPORTING_ERROR_EVENT, offered=None, progress=None)
 
     def abandon(self) -> None:
         """The daemon ends in the middle, and goes on after its next start: back to rest."""
-        self._require("abandon", State.CHECKING_FOR_UPDATE, *_INSTALLING)
+        self._require("abandon", State.CHECKING_FOR_UPDATE, *INSTALLING)
         self._rest()
 
     def finish_report(self) -> None:
@@ -181,7 +182,7 @@ class Machine:
 
     def advance(self, progress: Progress) -> None:
         """The update has come further; enters the state that the phase belongs to."""
-        self._require("advance", *_INSTALLING)
+        self._require("advance", *INSTALLING)
         enter = {
             (State.UPDATE_AVAILABLE, Phase.DOWNLOADING): self.start_download,
             (State.UPDATE_AVAILABLE, Phase.VERIFYING): self.start_verifying,
