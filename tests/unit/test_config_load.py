@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.node_files import NodeFiles
+from update_agent.config.defaults import DEFAULT_APP_ID, DEFAULT_SERVER
 from update_agent.config.fragments import index_lines
 from update_agent.config.load import Configuration
-from update_agent.config.settings import DEFAULT_APP_ID, DEFAULT_SERVER, SETTINGS, Settings, Strategy
+from update_agent.config.settings import SETTINGS, Settings, Strategy
 
 FOLDER = "/etc/update-agent/config.d"
 FLATCAR = "etc/flatcar/update.conf"

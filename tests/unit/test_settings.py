@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from update_agent.config.defaults import default_board
 from update_agent.config.schema import ITEMS_MAX, TEXTS, redacted
-from update_agent.config.settings import SETTINGS, PostInstall, Settings, Strategy, default_board
+from update_agent.config.settings import SETTINGS, PostInstall, Settings, Strategy
 from update_agent.domain.health import HealthMode
 from update_agent.errors import ConfigurationError, Kind
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 from update_agent.api.forms import ExitStatus
 from update_agent.cli.console import Color, Console
 from update_agent.cli.places import Options, Place, PlaceOptions, Runner
-from update_agent.config.settings import DEFAULT_APP_ID, default_board
+from update_agent.config.defaults import DEFAULT_APP_ID, default_board
 from update_agent.domain.slots import SlotName
 from update_agent.errors import FormatError
 from update_agent.formats.release import Version

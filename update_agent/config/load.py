@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from update_agent.config import credentials, flatcar, fragments
+from update_agent.config.defaults import default_board
 from update_agent.config.paths import Paths
 from update_agent.config.reading import Finding, Gathered
-from update_agent.config.settings import SETTINGS, Settings, default_board
+from update_agent.config.settings import SETTINGS, Settings
 from update_agent.errors import ConfigurationError
 
 DEFAULT_PLACE: Final = "default"

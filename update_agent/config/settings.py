@@ -3,13 +3,13 @@
 A setting is `section.key` in a fragment file. What a value may be is said here once: `Settings.of` checks it.
 """
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum, unique
 from types import MappingProxyType
 from typing import Any, Final
 
+from update_agent.config.defaults import DEFAULT_APP_ID, DEFAULT_SERVER
 from update_agent.config.schema import (
     ABSOLUTE_PATH,
     HOST_PORT,
@@ -23,17 +23,6 @@ from update_agent.config.schema import (
     unknown_key,
 )
 from update_agent.domain.health import HealthMode
-
-DEFAULT_SERVER: Final = "https://public.update.flatcar-linux.net/v1/update/"
-DEFAULT_APP_ID: Final = "{e96281a6-d1af-4bde-9a0a-97b76e56dc57}"
-"""Flatcar Container Linux; servers for other products have other applications."""
-
-_BOARDS: Final = {"x86_64": "amd64-usr", "aarch64": "arm64-usr"}
-
-
-def default_board() -> str:
-    """What servers call a machine of this architecture, or empty if they have no name for it."""
-    return _BOARDS.get(platform.machine(), "")
 
 
 @unique
