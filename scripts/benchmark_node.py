@@ -154,8 +154,10 @@ class Node:
         self.size_mib = size_mib
 
     def update_agent(self, *arguments: str) -> None:
-        """Run a command of ours."""
-        subprocess.run(["update-agent", *arguments], env=self.environment, check=True, capture_output=True)
+        """Run a command of ours; a failure ends the benchmark."""
+        done = subprocess.run(["update-agent", *arguments], env=self.environment, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"benchmark: update-agent {' '.join(arguments)} failed: {done.stderr}")
 
     def measure(self, how: str, until: str, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """What a foreign client says (see benchmark_client.py), and what was done once it had begun."""
