@@ -1,4 +1,4 @@
-"""What was injected into update_engine, the codes it was seen to report, and ours; for tests/faults/test_daemon_matrix.py.
+"""What was injected into update_engine, the codes it was seen to report, and ours.
 
 Each row injects one fault into one update. `upstream` is the code that update_engine 0.4.10 reported for it, `code` is
 ours; where they differ, or something else does, `why` says why.

@@ -3,6 +3,7 @@
 import functools
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,9 @@ from typing import Final
 from tests.support.commands import NEW, run_cli
 from tests.support.fleets import Fleet
 from tests.support.payloads import RSA_A
-from tests.support.servers import Received, Script
+from tests.support.servers import Received, Script, head
+
+_HELD_SECS: Final = 30.0
 
 
 def same(data: bytes) -> bytes:
@@ -49,6 +52,54 @@ class FaultyFleet(Fleet):
 
 V1: Final = "1"
 V2: Final = "2"
+
+
+def begin(connection: socket.socket, request: Received, content: bytes) -> int:
+    """Send the head of the answer; where its body begins."""
+    start, end = request.range_start, len(content)
+    place = {"Content_Range": f"bytes {start}-{end - 1}/{end}"} if start else {}
+    connection.sendall(head("206 Part" if start else "200 OK", Content_Length=end - start, **place))
+    return start
+
+
+class Held:
+    """A script that stops in the middle of a payload until `gate` is set."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.gate = threading.Event()
+        self.is_held = threading.Event()
+
+    def __call__(self, connection: socket.socket, request: Received) -> None:
+        start = begin(connection, request, self._content)
+        middle = max(start, len(self._content) // 2)
+        connection.sendall(self._content[start:middle])
+        self.is_held.set()
+        self.gate.wait(_HELD_SECS)
+        connection.sendall(self._content[middle:])
+
+
+class Paced:
+    """A script that sends a payload slowly, and counts what it sends.
+
+    Attributes:
+        sent_bytes: of each request; what the client did not read any more is in it.
+    """
+
+    def __init__(self, content: bytes, *, chunk_bytes: int, pause_secs: float) -> None:
+        self._content, self._chunk_bytes, self._pause_secs = content, chunk_bytes, pause_secs
+        self._never = threading.Event()
+        self.sent_bytes: list[int] = []
+
+    def __call__(self, connection: socket.socket, request: Received) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._chunk_bytes)
+        number = len(self.sent_bytes)
+        self.sent_bytes.append(0)
+        for at in range(begin(connection, request, self._content), len(self._content), self._chunk_bytes):
+            chunk = self._content[at : at + self._chunk_bytes]
+            connection.sendall(chunk)
+            self.sent_bytes[number] += len(chunk)
+            self._never.wait(self._pause_secs)
 
 
 @functools.cache
