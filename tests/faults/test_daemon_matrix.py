@@ -18,6 +18,7 @@ from tests.support.fault_table import CHECKS, ONLY_THE_CHECK, PAYLOADS, SCRIPTS,
 from tests.support.faulty_fleets import FaultyFleet, built_payload
 from tests.support.servers import serving
 from tests.support.slot_disks import SLOT_BYTES, make_file_system, make_tree, require_private_mounts
+from tests.support.told import assert_told
 from update_agent.api.forms import ExitStatus
 
 pytestmark = needs_dbus
@@ -76,7 +77,7 @@ def run_row(node: NodeDaemon, row: Row, payload: bytes, good: bytes) -> None:
             assert (fleet.codes, node.bench.boots()) == ([], "B")
             return
         signals.wait_for("IDLE")
-        assert_told(node, row, result, fleet, signals)
+        assert_row_told(node, row, result, fleet, signals)
         assert_counted(node, row)
         assert (node.bench.boots(), node.bench.content("A")) == ("A", old)
         assert node.bench.flags("B") == ((0, 0, 0) if row.is_target_taken else (1, 0, 1))
@@ -89,19 +90,11 @@ def run_row(node: NodeDaemon, row: Row, payload: bytes, good: bytes) -> None:
         assert node.stop() == 0
 
 
-def assert_told(node: NodeDaemon, row: Row, result: Result, fleet: FaultyFleet, signals: Recording) -> None:
+def assert_row_told(node: NodeDaemon, row: Row, result: Result, fleet: FaultyFleet, signals: Recording) -> None:
     """Server, D-Bus, both interfaces, status, log and caller say the same."""
     assert row.kind is not None
     assert fleet.codes == [row.code | OTHER_SERVER]
-    kind, message, hint, at, code = node.properties["LastError"]
-    assert (kind, code) == (row.kind, row.code | OTHER_SERVER)
-    assert 0 <= time.time() - at < 60
-    shown = node.status
-    assert (shown["state"], shown["last_error"]["kind"], shown["last_error"]["message"]) == ("idle", kind, message)
-    assert f"update-agent: {message}" in result.err
-    assert hint in result.err
-    assert node.log.count(f"update-agentd: {message}{f' ({hint})' if hint else ''}\n") == 1
-    assert node.compat[1:] == (0.0, "UPDATE_STATUS_IDLE", "0.0.0", 0)
+    assert_told(node, result, row.kind, row.code | OTHER_SERVER)
     begins, ends = ["CHECKING_FOR_UPDATE"], ["REPORTING_ERROR_EVENT", "IDLE"]
     assert signals.operations[: len(begins)] == begins
     assert signals.operations[-len(ends) :] == ends
