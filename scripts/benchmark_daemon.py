@@ -90,10 +90,10 @@ def measure_wake_ups(node: Node, report: Report, secs: float) -> None:
     time.sleep(secs)
     counts = Threads.of(node.pid).since(before)
     minutes = (time.monotonic() - started) / 60
-    rate = sum(counts.values()) / minutes
+    rate = sum(map(sum, counts.values())) / minutes
     pings = node.manager.said("WATCHDOG=1", since=started)
-    each = ", ".join(f"{name} {count}" for name, count in counts.items())
-    value = f"{rate:.1f} a minute in {minutes:.1f} minutes; {each}; {pings} of them call the watchdog"
+    each = ", ".join(f"{name}: {given}+{taken}" for name, (given, taken) in counts.items())
+    value = f"{rate:.1f} a minute in {minutes:.1f} minutes; voluntary+not, {each}; {pings} of them call the watchdog"
     report.add("wake-ups at rest", value, f"{LIMIT_WAKE_UPS_PER_MINUTE}", quiet, good=rate <= LIMIT_WAKE_UPS_PER_MINUTE)
 
 

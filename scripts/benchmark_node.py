@@ -86,22 +86,22 @@ class Manager:
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """How often each thread of a process gave its processor up, or lost it, so far."""
+    """How often each thread of a process gave its processor up, and how often it was taken away, so far."""
 
-    switches: Mapping[str, int]
+    switches: Mapping[str, tuple[int, int]]
 
     @classmethod
     def of(cls, pid: int) -> "Threads":
         counts = {}
         for task in Path(f"/proc/{pid}/task").iterdir():
             fields = _fields(task / "status")
-            counts[f"{fields['Name']} ({task.name})"] = sum(
-                int(fields[f"{kind}_ctxt_switches"]) for kind in ("voluntary", "nonvoluntary")
-            )
+            given, taken = (int(fields[f"{kind}_ctxt_switches"]) for kind in ("voluntary", "nonvoluntary"))
+            counts[f"{fields['Name']} {task.name}"] = (given, taken)
         return cls(counts)
 
-    def since(self, before: "Threads") -> dict[str, int]:
-        return {name: count - before.switches.get(name, 0) for name, count in self.switches.items()}
+    def since(self, before: "Threads") -> dict[str, tuple[int, int]]:
+        old = {name: before.switches.get(name, (0, 0)) for name in self.switches}
+        return {name: (now[0] - old[name][0], now[1] - old[name][1]) for name, now in self.switches.items()}
 
 
 def _fields(path: Path) -> dict[str, str]:
