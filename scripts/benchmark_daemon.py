@@ -78,7 +78,8 @@ def measure_idle(node: Node, report: Report) -> None:
     report.add(name, value, f"{LIMIT_IDLE_MIB} MiB", quiet, good=memory["rss"] <= LIMIT_IDLE_MIB * 1024)
     listed = subprocess.run([sys.executable, "-c", LIST_MODULES], check=True, capture_output=True, text=True)
     native = native_modules(node.pid)
-    foreign = listed.stdout.split() + [name for name in FOREIGN if any(part in native for part in name.split("."))]
+    found = native.union(listed.stdout.split())
+    foreign = [name for name in FOREIGN if name in found or name.partition(".")[0] in native]
     what = "modules that belong to the child and the command line"
     report.add(what, ", ".join(foreign) or "none", "none", quiet, good=not foreign)
 
