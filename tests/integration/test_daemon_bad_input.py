@@ -3,7 +3,6 @@
 import contextlib
 import os
 import resource
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +12,12 @@ import pytest
 from tests.support.commands import NEW, OLD
 from tests.support.daemons import OTHER_SERVER, NodeDaemon, node_daemon
 from tests.support.dbus import needs_dbus, private_bus, request_name
-from tests.support.faulty_fleets import FaultyFleet, Held, built_payload
+from tests.support.faulty_fleets import FaultyFleet, built_payload
 from tests.support.payloads import RSA_A_PUBLIC, RSA_B_PUBLIC, make_payload
 from tests.support.processes import wait_until
-from tests.support.servers import Received, Script, head, send, serving, whole
+from tests.support.servers import serving
 from tests.support.slot_disks import SLOT_BYTES, make_file_system, make_tree, mounts_at, require_private_mounts
-from tests.support.told import assert_told
+from tests.support.told import assert_next_succeeds, assert_told
 from update_agent.api.forms import ExitStatus
 from update_agent.errors import Kind
 
@@ -38,13 +37,6 @@ def node(tmp_path: Path, fleet: FaultyFleet) -> Iterator[NodeDaemon]:
     with node_daemon(tmp_path) as node, serving(fleet) as server:
         node.configure(server.url)
         yield node
-
-
-def assert_next_succeeds(node: NodeDaemon, fleet: FaultyFleet) -> None:
-    fleet.heal(PAYLOAD)
-    result = node.install()
-    assert (result.status, node.bench.boots()) == (ExitStatus.DONE, "B"), result.err
-    assert node.status["last_error"] is None
 
 
 # Keys
@@ -71,7 +63,7 @@ def test_key_that_does_not_do_installs_nothing(
     assert fleet.codes == [18 | OTHER_SERVER]
     assert node.bench.boots() == "A"
     path.write_bytes(RSA_A_PUBLIC.read_bytes())
-    assert_next_succeeds(node, fleet)
+    assert_next_succeeds(node, fleet, PAYLOAD)
 
 
 # The state file
@@ -103,7 +95,7 @@ def test_state_file_that_is_damaged_is_kept_aside_and_told(
     assert str(aside) in warning
     assert aside.read_bytes() == damaged
     fleet.version = "2.0.0"
-    assert_next_succeeds(node, fleet)
+    assert_next_succeeds(node, fleet, PAYLOAD)
     assert node.state["pending"]["version"] == "2.0.0"
 
 
@@ -111,7 +103,7 @@ def test_state_file_that_is_a_folder_is_kept_aside(node: NodeDaemon, fleet: Faul
     node.state_file.mkdir(parents=True)
     node.start()
     assert "state.json: cannot read: Is a directory" in node.properties["Warnings"][0]
-    assert_next_succeeds(node, fleet)
+    assert_next_succeeds(node, fleet, PAYLOAD)
     assert node.state["pending"]["version"] == "2.0.0"
 
 
@@ -163,7 +155,7 @@ def test_fragment_that_is_broken_is_a_warning_with_its_line(
     assert place in warning
     assert node.status["warnings"] == [warning]
     assert f"update-agentd: {warning}\n" in node.log
-    assert_next_succeeds(node, fleet)
+    assert_next_succeeds(node, fleet, PAYLOAD)
     path.unlink()
     assert node.cli("reload").status == ExitStatus.DONE
     assert node.properties["Warnings"] == []
@@ -179,92 +171,6 @@ def test_server_that_is_disabled_is_asked_nothing(node: NodeDaemon, fleet: Fault
     assert fleet.heard == []
     assert node.install("--payload", str(node.bench.put("new.payload", PAYLOAD))).status == ExitStatus.DONE
     assert node.bench.boots() == "B"
-
-
-# Servers
-
-
-def never_answer(connection: socket.socket, _: Received) -> None:
-    connection.recv(1)
-
-
-def drip(connection: socket.socket, _: Received) -> None:
-    """A body without end, a byte now and then."""
-    connection.sendall(head(Content_Length=len(PAYLOAD)) + PAYLOAD[:1000])
-    with contextlib.suppress(TimeoutError):
-        connection.settimeout(0.3)
-        while True:
-            try:
-                if not connection.recv(1):
-                    return
-            except TimeoutError:
-                connection.sendall(b"\0")
-
-
-def pour(connection: socket.socket, _: Received) -> None:
-    """A body without end, as fast as it goes, that begins well."""
-    connection.sendall(head() + PAYLOAD[:100_000])
-    while True:
-        connection.sendall(bytes(65536))
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "code"),
-    [
-        (whole(b"<html><body>Log in to the network</body></html>"), Kind.OMAHA_MALFORMED, 31),
-        (whole(bytes(1024)), Kind.OMAHA_MALFORMED, 31),
-        (send(b"SSH-2.0-OpenSSH_9.2\r\n"), Kind.OMAHA_TRANSFER, 2),
-        (send(head(Content_Length=1000), b"<response"), Kind.OMAHA_TRANSFER, 2),
-        (never_answer, Kind.OMAHA_TRANSFER, 2),
-        (whole(bytes(2 << 20)), Kind.TRANSFER_TOO_LARGE, 11),
-    ],
-    ids=["web page", "zeros", "no HTTP", "closes early", "never answers", "too much"],
-)
-def test_check_that_is_answered_with_garbage_is_told_and_reported(
-    node: NodeDaemon, fleet: FaultyFleet, answer: Script, kind: Kind, code: int
-) -> None:
-    node.configure(transfer_stall_secs=1)
-    fleet.check = answer
-    result = node.start().install()
-    assert_told(node, result, kind, code | OTHER_SERVER)
-    assert (fleet.heard, fleet.codes) == (["check", "3/0"], [code | OTHER_SERVER])
-    assert_next_succeeds(node, fleet)
-
-
-@pytest.mark.parametrize(
-    ("serve", "kind", "code"),
-    [
-        (send(head(Content_Length=len(PAYLOAD)), PAYLOAD[:1000]), Kind.TRANSFER, 9),
-        (Held(PAYLOAD), Kind.TRANSFER_STALLED, 9),
-        (drip, Kind.TRANSFER_STALLED, 9),
-        (pour, Kind.OPERATION_HASH, 29),
-        (never_answer, Kind.TRANSFER_STALLED, 9),
-        (send(head("302 Found", Location="ftp://127.0.0.1/", Content_Length=0)), Kind.REDIRECT_REFUSED, 9),
-        (whole(bytes(len(PAYLOAD))), Kind.PAYLOAD_MAGIC, 21),
-    ],
-    ids=["closes early", "stops", "drips", "pours", "never answers", "sends away", "zeros"],
-)
-def test_payload_that_does_not_come_as_announced_is_told_and_reported(
-    node: NodeDaemon, fleet: FaultyFleet, serve: Script, kind: Kind, code: int
-) -> None:
-    node.configure(transfer_stall_secs=1)
-    fleet.serve = serve
-    result = node.start().install()
-    assert_told(node, result, kind, code | OTHER_SERVER)
-    assert (fleet.heard, fleet.codes) == (["check", "13/1", "GET", "3/0"], [code | OTHER_SERVER])
-    assert node.bench.boots() == "A"
-    assert_next_succeeds(node, fleet)
-
-
-def test_server_that_is_not_there_is_told(node: NodeDaemon, fleet: FaultyFleet) -> None:
-    url = node.settings["server.url"]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        node.configure(f"http://127.0.0.1:{listener.getsockname()[1]}/")
-    result = node.start().install()
-    assert_told(node, result, Kind.OMAHA_TRANSFER, 2 | OTHER_SERVER)
-    node.configure(url)
-    node.cli("reload")
-    assert_next_succeeds(node, fleet)
 
 
 # The bus
@@ -297,7 +203,7 @@ def test_bus_that_comes_late_is_waited_for(node: NodeDaemon, fleet: FaultyFleet)
     wait_until(lambda: "going on without D-Bus until it is back" in node.log, "the daemon says so")
     node.bus.start()
     wait_until(lambda: "D-Bus is there again" in node.log, "the daemon found the bus")
-    assert_next_succeeds(node, fleet)
+    assert_next_succeeds(node, fleet, PAYLOAD)
 
 
 # The disk
@@ -313,7 +219,7 @@ def test_disk_that_is_missing_is_told_until_it_is_there(node: NodeDaemon, fleet:
     assert_told(node, result, Kind.BOOT_DISK_UNKNOWN, 3 | OTHER_SERVER)
     assert fleet.codes == [3 | OTHER_SERVER]
     away.rename(node.bench.image)
-    assert_next_succeeds(node, fleet)
+    assert_next_succeeds(node, fleet, PAYLOAD)
     assert node.properties["Warnings"] == []
 
 
@@ -325,7 +231,7 @@ def test_disk_without_a_partition_table_is_told(node: NodeDaemon, fleet: FaultyF
     assert kind in {Kind.GPT_INVALID, Kind.BOOT_DISK_UNKNOWN}
     assert_told(node, result, kind, fleet.codes[0])
     node.bench.image.write_bytes(right)
-    assert_next_succeeds(node, fleet)
+    assert_next_succeeds(node, fleet, PAYLOAD)
 
 
 # Post-install
@@ -355,7 +261,7 @@ def test_post_install_that_goes_wrong_is_told_and_reported(
         assert (node.bench.boots(), node.bench.flags("B")) == ("A", (0, 0, 0))
         node.configure(install_postinstall="if-present")
         node.cli("reload")
-        assert_next_succeeds(node, fleet)
+        assert_next_succeeds(node, fleet, PAYLOAD)
 
 
 # The child process
@@ -373,4 +279,4 @@ def test_child_that_cannot_be_started_is_told(node: NodeDaemon, fleet: FaultyFle
     assert_told(node, result, Kind.WORKER_DIED, 0)
     assert result.status == ExitStatus.FAILED
     assert fleet.heard == []
-    assert_next_succeeds(node, fleet)
+    assert_next_succeeds(node, fleet, PAYLOAD)

@@ -1,15 +1,13 @@
 """update_engine's interface of the real daemon, driven by programs that share no code with it."""
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.support.commands import NEW, Result
+from tests.support.commands import NEW
 from tests.support.daemons import NodeDaemon, node_daemon, recording
 from tests.support.dbus import needs_dbus
 from tests.support.faulty_fleets import FaultyFleet, Held, Paced
@@ -46,10 +44,6 @@ NOTHING_BUT_ERROR = (
     "Error: GDBus.Error:org.freedesktop.DBus.GLib.ErrorError: "
     "Method invoked for ResetStatus returned FALSE but did not set error"
 )
-CLIENT = (
-    "import sys; from update_agent.cli.compat import Pace, main; "
-    "sys.exit(main(pace=Pace(poll_secs=0.2, retry_secs=0.2)))"
-)
 
 
 @pytest.fixture
@@ -76,14 +70,6 @@ def call(node: NodeDaemon, method: str, *args: str) -> str:
     """What gdbus prints, on either stream."""
     result = node.bus.gdbus(NAME, PATH, method if "." in method else f"{INTERFACE}.{method}", *args)
     return (result.stdout or result.stderr).strip()
-
-
-def client(node: NodeDaemon, *flags: str, **more: str) -> Result:
-    """`update_engine_client`, which polls sooner."""
-    command = [sys.executable, "-c", CLIENT, *flags]
-    environment = {**node.bus.environment, **more}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30, check=False)
-    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def wait_for(node: NodeDaemon, state: str) -> None:
@@ -218,8 +204,6 @@ def test_reset_and_attempt_in_a_download_are_refused_and_ignored(
     wait_for(node, "DOWNLOADING")
     assert call(node, "ResetStatus") == NOTHING_BUT_ERROR
     assert call(node, "AttemptUpdate") == "()"
-    result = client(node, "-reset_status")
-    assert result.status == 1
     held.gate.set()
     wait_for(node, "UPDATED_NEED_REBOOT")
     assert fleet.heard.count("check") == 1
@@ -295,55 +279,3 @@ def test_reset_after_a_check_by_itself_does_not_break_the_next_attempt(node: Nod
         wait_until(lambda: signals.operations == ["UPDATED_NEED_REBOOT", *GOOD], "the update is there again")
     assert fleet.codes == []
     assert node.bench.boots() == "B"
-
-
-# update_engine_client
-
-
-def test_client_updates_waits_and_resets(node: NodeDaemon) -> None:
-    node.start()
-    result = client(node, "-update")
-    assert result.status == 0
-    assert result.err.endswith("] Update succeeded -- reboot needed.\n")
-    size = f"NEW_VERSION=2.0.0\nNEW_SIZE={len(PAYLOAD)}\n"
-    assert client(node, "-status").out.endswith(f"CURRENT_OP=UPDATE_STATUS_UPDATED_NEED_REBOOT\n{size}")
-    assert client(node, "-update").status == 0
-    assert client(node, "-reset_status").status == 0
-    assert client(node, "-status").out.endswith("CURRENT_OP=UPDATE_STATUS_IDLE\nNEW_VERSION=0.0.0\nNEW_SIZE=0\n")
-    assert node.bench.boots() == "A"
-
-
-def test_client_without_an_update_says_so(node: NodeDaemon, fleet: FaultyFleet) -> None:
-    fleet.version = ""
-    node.start()
-    result = client(node, "-update")
-    assert result.status == 0
-    assert result.err.endswith("] No update available\n")
-
-
-@pytest.mark.parametrize(("compat", "status"), [("", 1), ("1", 0)])
-def test_client_of_an_update_that_fails_ends_with_1_unless_it_is_to_be_compatible(
-    node: NodeDaemon, fleet: FaultyFleet, compat: str, status: int
-) -> None:
-    fleet.payload = PAYLOAD[:-1] + bytes([PAYLOAD[-1] ^ 1])
-    node.start()
-    result = client(node, "-update", UPDATE_ENGINE_CLIENT_COMPAT=compat)
-    assert result.status == status
-    assert ("[payload-hash]" in result.err) == bool(status)
-
-
-def test_client_that_watches_sees_every_state(node: NodeDaemon) -> None:
-    node.start()
-    command = [sys.executable, "-c", CLIENT, "-watch_for_updates"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=node.bus.environment) as process:
-        assert process.stderr is not None
-        assert "Watching for status updates." in process.stderr.readline()
-        assert client(node, "-check_for_update").status == 0
-        seen: list[str] = []
-        while seen[-1:] != ["UPDATED_NEED_REBOOT"]:
-            line = process.stderr.readline()
-            assert line, seen
-            _, found, word = line.strip().partition("current_operation: UPDATE_STATUS_")
-            seen += [word] if found else []
-        process.terminate()
-    assert list(dict.fromkeys(seen)) == GOOD

@@ -1,6 +1,7 @@
 """An update server that can be wrong in every way, and right again."""
 
 import functools
+import re
 import socket
 import tempfile
 import threading
@@ -54,12 +55,13 @@ V1: Final = "1"
 V2: Final = "2"
 
 
-def begin(connection: socket.socket, request: Received, content: bytes) -> int:
-    """Send the head of the answer; where its body begins."""
-    start, end = request.range_start, len(content)
-    place = {"Content_Range": f"bytes {start}-{end - 1}/{end}"} if start else {}
-    connection.sendall(head("206 Part" if start else "200 OK", Content_Length=end - start, **place))
-    return start
+def begin(connection: socket.socket, request: Received, content: bytes) -> tuple[int, int]:
+    """Send the head of the answer; where its body begins and ends."""
+    wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
+    start, end = (int(wanted[1]), int(wanted[2] or len(content) - 1) + 1) if wanted else (0, len(content))
+    place = {"Content_Range": f"bytes {start}-{end - 1}/{len(content)}"} if wanted else {}
+    connection.sendall(head("206 Part" if wanted else "200 OK", Content_Length=end - start, **place))
+    return start, end
 
 
 class Held:
@@ -71,34 +73,36 @@ class Held:
         self.is_held = threading.Event()
 
     def __call__(self, connection: socket.socket, request: Received) -> None:
-        start = begin(connection, request, self._content)
-        middle = max(start, len(self._content) // 2)
+        start, end = begin(connection, request, self._content)
+        middle = min(max(start, len(self._content) // 2), end)
         connection.sendall(self._content[start:middle])
-        self.is_held.set()
-        self.gate.wait(_HELD_SECS)
-        connection.sendall(self._content[middle:])
+        if middle < end:
+            self.is_held.set()
+            self.gate.wait(_HELD_SECS)
+            connection.sendall(self._content[middle:end])
 
 
 class Paced:
-    """A script that sends a payload slowly, and counts what it sends.
+    """A script that sends a payload slowly, and notes what it sends.
 
     Attributes:
-        sent_bytes: of each request; what the client did not read any more is in it.
+        sent: first byte and number of bytes of each request; what the client did not read any more counts, too.
     """
 
     def __init__(self, content: bytes, *, chunk_bytes: int, pause_secs: float) -> None:
         self._content, self._chunk_bytes, self._pause_secs = content, chunk_bytes, pause_secs
         self._never = threading.Event()
-        self.sent_bytes: list[int] = []
+        self.sent: list[tuple[int, int]] = []
 
     def __call__(self, connection: socket.socket, request: Received) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._chunk_bytes)
-        number = len(self.sent_bytes)
-        self.sent_bytes.append(0)
-        for at in range(begin(connection, request, self._content), len(self._content), self._chunk_bytes):
-            chunk = self._content[at : at + self._chunk_bytes]
+        start, end = begin(connection, request, self._content)
+        number = len(self.sent)
+        self.sent.append((start, 0))
+        for at in range(start, end, self._chunk_bytes):
+            chunk = self._content[at : min(at + self._chunk_bytes, end)]
             connection.sendall(chunk)
-            self.sent_bytes[number] += len(chunk)
+            self.sent[number] = (start, at + len(chunk) - start)
             self._never.wait(self._pause_secs)
 
 

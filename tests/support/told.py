@@ -1,9 +1,11 @@
-"""That a failure is told in the same words everywhere where somebody may look."""
+"""That a failure is told in the same words everywhere where somebody may look, and that it ends with its reason."""
 
 import time
 
 from tests.support.commands import Result
 from tests.support.daemons import NodeDaemon
+from tests.support.faulty_fleets import FaultyFleet
+from update_agent.api.forms import ExitStatus
 from update_agent.errors import Kind
 
 
@@ -23,3 +25,11 @@ def assert_told(node: NodeDaemon, result: Result, kind: Kind, code: int) -> str:
     assert node.compat[1:] == (0.0, "UPDATE_STATUS_IDLE", "0.0.0", 0)
     assert node.is_alive()
     return str(message)
+
+
+def assert_next_succeeds(node: NodeDaemon, fleet: FaultyFleet, payload: bytes) -> None:
+    """The next update, of a server that does everything right."""
+    fleet.heal(payload)
+    result = node.install()
+    assert (result.status, node.bench.boots()) == (ExitStatus.DONE, "B"), result.err
+    assert node.status["last_error"] is None
