@@ -69,6 +69,7 @@ def begin_install(node: NodeDaemon, held: Held) -> int:
     """A download that hangs; the child."""
     assert node.install("--no-wait").status == ExitStatus.DONE
     assert held.is_held.wait(20)
+    node.wait_for_state("downloading")
     child = node.child
     assert child is not None
     return child
@@ -147,6 +148,22 @@ def test_daemon_that_ends_while_the_server_hears_of_the_success_knows_it_afterwa
     pending = node.state["pending"]
     assert (pending["version"], pending["slot"], pending["previous_version"]) == ("2.0.0", "B", "1.0.0")
     assert node.state["unfinished"] is None
+
+
+def test_daemon_that_is_killed_takes_its_child_along_and_goes_on_later(
+    node: NodeDaemon, fleet: FaultyFleet, held: Held
+) -> None:
+    node.start()
+    child = begin_install(node, held)
+    node.kill()
+    wait_until(functools.partial(has_ended, child), "the child ends while the server holds its download")
+    assert node.state["unfinished"] == "2.0.0"
+    assert node.bench.boots() == "A"
+    held.gate.set()
+    node.configure(check_automatic=True, check_first_delay_secs=1)
+    node.start()
+    node.wait_for_state("updated-need-reboot")
+    assert (node.bench.boots(), fleet.codes) == ("B", [])
 
 
 def test_child_that_is_killed_is_an_error_and_the_next_update_succeeds(
