@@ -10,7 +10,7 @@ import pytest
 from tests.support.commands import NEW
 from tests.support.daemons import OTHER_SERVER, NodeDaemon, node_daemon
 from tests.support.dbus import needs_dbus
-from tests.support.faulty_fleets import FaultyFleet, Held
+from tests.support.faulty_fleets import FaultyFleet
 from tests.support.payloads import make_payload
 from tests.support.servers import Received, Script, head, send, serving, whole
 from tests.support.told import assert_next_succeeds, assert_told
@@ -34,6 +34,11 @@ def node(tmp_path: Path, fleet: FaultyFleet) -> Iterator[NodeDaemon]:
 
 
 def never_answer(connection: socket.socket, _: Received) -> None:
+    connection.recv(1)
+
+
+def stop_halfway(connection: socket.socket, _: Received) -> None:
+    connection.sendall(head(Content_Length=len(PAYLOAD)) + PAYLOAD[: len(PAYLOAD) // 2])
     connection.recv(1)
 
 
@@ -84,7 +89,7 @@ def test_check_that_is_answered_with_garbage_is_told_and_reported(
     ("serve", "kind", "code"),
     [
         (send(head(Content_Length=len(PAYLOAD)), PAYLOAD[:1000]), Kind.TRANSFER, 9),
-        (Held(PAYLOAD), Kind.TRANSFER_STALLED, 9),
+        (stop_halfway, Kind.TRANSFER_STALLED, 9),
         (drip, Kind.TRANSFER_STALLED, 9),
         (pour, Kind.OPERATION_HASH, 29),
         (never_answer, Kind.TRANSFER_STALLED, 9),
