@@ -153,6 +153,27 @@ def test_what_is_not_there_is_an_unknown_method(bus: PrivateBus, method: str, ar
     assert UNKNOWN_METHOD in call(bus, method, *args)
 
 
+@pytest.mark.parametrize("method", ["GetStatus", "ResetStatus", "AttemptUpdate"])
+def test_method_with_arguments_is_an_unknown_one(bus: PrivateBus, commands: RecordingCommands, method: str) -> None:
+    said = bus.busctl("call", NAME, PATH, INTERFACE, method, "i", "5")
+    assert said.returncode != 0
+    assert "no method of that name takes arguments" in said.stderr
+    client = bus.python(
+        "try:\n"
+        "    connection.call_sync(*ARGS, GLib.Variant('(i)', (5,)), None, 0, 5000, None)\n"
+        "except GLib.Error as error:\n"
+        "    print(Gio.dbus_error_get_remote_error(error))\n",
+        NAME,
+        PATH,
+        INTERFACE,
+        method,
+    )
+    with client as process:
+        wait_until(lambda: process.poll() is not None)
+        assert process.communicate()[0].strip() == UNKNOWN_METHOD
+    assert commands.calls == []
+
+
 def test_peer_ping_works(bus: PrivateBus) -> None:
     assert call(bus, "org.freedesktop.DBus.Peer.Ping") == "()"
 

@@ -32,7 +32,7 @@ class BusService:
     ) -> None:
         self._commands = commands
         events = LinkEvents(up=self._up, lost=self._lost)
-        self._compat_link = BusLink(COMPAT_BUS_NAME, address, events)
+        self._compat_link = BusLink(COMPAT_BUS_NAME, address, events, takes_arguments=False)
         self._agent_link = BusLink(BUS_NAME, address, events)
         self._access = Access(lambda: self._agent_link.connection, polkit_timeout_secs=polkit_timeout_secs)
         self._compat = CompatObject(self._compat_link, commands)

@@ -19,7 +19,8 @@ _CALM_MS: Final = 50
 
 _METHOD_CALL: Final = 1
 _NO_REPLY_EXPECTED: Final = 1
-_LIMITS_EXCEEDED: Final = b"org.freedesktop.DBus.Error.LimitsExceeded"
+_LIMITS_EXCEEDED: Final = (b"org.freedesktop.DBus.Error.LimitsExceeded", b"too many calls at once")
+_UNKNOWN_METHOD: Final = (b"org.freedesktop.DBus.Error.UnknownMethod", b"no method of that name takes arguments")
 
 _Pointer: Final = ctypes.c_void_p
 _Filter: Final = ctypes.CFUNCTYPE(_Pointer, _Pointer, _Pointer, ctypes.c_int, _Pointer)
@@ -36,6 +37,7 @@ _QUICK: Final = ctypes.PyDLL("libgio-2.0.so.0")
 _SLOW: Final = ctypes.CDLL("libgio-2.0.so.0")
 _get_type: Final = _function(_QUICK, "g_dbus_message_get_message_type", ctypes.c_int, _Pointer)
 _get_flags: Final = _function(_QUICK, "g_dbus_message_get_flags", ctypes.c_int, _Pointer)
+_get_signature: Final = _function(_QUICK, "g_dbus_message_get_signature", ctypes.c_char_p, _Pointer)
 _get_sender: Final = _function(_QUICK, "g_dbus_message_get_sender", ctypes.c_char_p, _Pointer)
 _unref: Final = _function(ctypes.CDLL("libgobject-2.0.so.0"), "g_object_unref", None, _Pointer)
 _new_error: Final = _function(
@@ -51,11 +53,16 @@ _remove_filter: Final = _function(_SLOW, "g_dbus_connection_remove_filter", None
 
 
 class FloodGuard:
-    """Refuses calls of a sender that has too many in the queue."""
+    """Refuses calls of a sender that has too many in the queue.
 
-    def __init__(self, connection: Any, limit: int = CALLS_QUEUED_MAX) -> None:
+    With `takes_arguments` off, it also refuses every call that has some, as unknown: GDBus would say that the arguments
+    are wrong, and a service that stands in for another must say what that one said.
+    """
+
+    def __init__(self, connection: Any, limit: int = CALLS_QUEUED_MAX, *, takes_arguments: bool = True) -> None:
         self._connection = connection
         self._limit = limit
+        self._takes_arguments = takes_arguments
         self._lock = threading.Lock()
         self._queued: dict[bytes, int] = {}
         self._refused: set[bytes] = set()
@@ -77,10 +84,15 @@ class FloodGuard:
 
     def _look(self, connection: int, message: int, is_incoming: int, _data: object) -> int | None:
         """Called in GDBus' thread: the message itself lets it through, None takes it away."""
-        if not is_incoming or _get_type(message) != _METHOD_CALL or self._admit(_get_sender(message) or b""):
+        if not is_incoming or _get_type(message) != _METHOD_CALL:
             return message
+        refusal = _LIMITS_EXCEEDED
+        if self._admit(_get_sender(message) or b""):
+            if self._takes_arguments or not _get_signature(message):
+                return message
+            refusal = _UNKNOWN_METHOD
         if not _get_flags(message) & _NO_REPLY_EXPECTED:
-            error = _new_error(message, _LIMITS_EXCEEDED, b"too many calls at once")
+            error = _new_error(message, *refusal)
             _send(connection, error, 0, None, None)
             _unref(error)
         _unref(message)

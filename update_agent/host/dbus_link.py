@@ -43,8 +43,10 @@ class LinkEvents:
 class BusLink:
     """Owns a name and publishes objects under it; comes back by itself after the bus went away."""
 
-    def __init__(self, name: str, address: str | None, events: LinkEvents) -> None:
+    def __init__(self, name: str, address: str | None, events: LinkEvents, *, takes_arguments: bool = True) -> None:
+        """Do nothing yet; with `takes_arguments` off, calls with arguments are unknown methods."""
         self.name = name
+        self._takes_arguments = takes_arguments
         self._address = address
         self._events = events
         self._reaper = Reaper()
@@ -131,7 +133,7 @@ class BusLink:
         self._connection = connection
         self._closed_handler = connection.connect("closed", self._closed)
         try:
-            self._guard = FloodGuard(connection)
+            self._guard = FloodGuard(connection, takes_arguments=self._takes_arguments)
             for served in self._objects.values():
                 self._register(self._guard, served)
             self._own_name(connection)
