@@ -293,6 +293,19 @@ def test_reload_changes_the_channel_of_the_next_request(
     assert (tracks, node.pid) == ([b"stable", b"beta"], pid)
 
 
+@pytest.mark.parametrize("how", ["signal", "call"])
+def test_reload_moves_the_metrics(node: NodeDaemon, how: str) -> None:
+    node.start()
+    socket = node.root / "run/update-agent/metrics.sock"
+    assert not socket.exists()
+    node.configure(metrics_socket="/run/update-agent/metrics.sock")
+    if how == "signal":
+        node.signal(signal.SIGHUP)
+    else:
+        assert node.cli("reload").status == ExitStatus.DONE
+    wait_until(socket.exists, "metrics are there")
+
+
 # Without its bus
 
 

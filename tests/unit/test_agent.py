@@ -283,6 +283,23 @@ def test_half_done_update_goes_on_soon_after_a_restart(bench: AgentBench) -> Non
     assert bench.workers.last.job.options.ignore_backoff
 
 
+def test_half_done_update_goes_on_also_when_the_first_check_after_a_restart_fails(bench: AgentBench) -> None:
+    bench.start()
+    bench.agent.install(InstallOptions())
+    bench.workers.last.say(Checked(), OFFER, TargetTaken())
+    bench.start()
+    bench.loop.advance(11)
+    bench.workers.last.say(Failed(kind="omaha-transfer", message="no network yet"))
+    bench.workers.last.end()
+    assert bench.state.unfinished == "2.0.0"
+    bench.loop.advance(2700)
+    assert len(bench.workers.started) == 3
+    assert bench.workers.last.job.options.ignore_backoff
+    bench.workers.last.say(Checked(), OFFER, Failed(kind="payload-hash", message="wrong"))
+    bench.workers.last.end()
+    assert bench.state.unfinished is None
+
+
 def test_stop_ends_the_child_and_keeps_what_was_begun(bench: AgentBench) -> None:
     bench.start()
     bench.agent.install(InstallOptions())
@@ -499,9 +516,33 @@ def test_next_check_comes_after_the_interval(bench: AgentBench) -> None:
     assert bench.agent.status().next_check_at == int(bench.loop.now) + 2700
 
 
-def test_poll_interval_of_the_server_counts(bench: AgentBench) -> None:
+def test_check_by_a_person_leaves_the_next_update_where_it_was(bench: AgentBench) -> None:
+    bench.start()
+    for _ in range(3):
+        bench.loop.advance(100)
+        bench.agent.check()
+        assert bench.agent.status().next_check_at == 0
+        bench.workers.last.say(Checked(poll_interval_secs=5000), OFFER)
+        bench.workers.last.end()
+        assert bench.agent.status().next_check_at == 1_000_000 + 420
+    bench.loop.advance(121)
+    assert bench.workers.last.job.kind is JobKind.UPDATE
+
+
+def test_update_that_was_due_during_a_check_by_a_person_comes_after_it(bench: AgentBench) -> None:
     bench.start()
     bench.agent.check()
+    bench.loop.advance(500)
+    assert len(bench.workers.started) == 1
+    bench.workers.last.say(Checked(), NothingNew())
+    bench.workers.last.end()
+    bench.loop.advance(0)
+    assert bench.workers.last.job.kind is JobKind.UPDATE
+
+
+def test_poll_interval_of_the_server_counts(bench: AgentBench) -> None:
+    bench.start()
+    bench.loop.advance(421)
     bench.workers.last.say(Checked(poll_interval_secs=5000), NothingNew())
     bench.workers.last.end()
     assert bench.agent.status().next_check_at == int(bench.loop.now) + 5000
@@ -625,6 +666,32 @@ def test_reload_takes_the_new_configuration(bench: AgentBench) -> None:
     bench.agent.reload()
     status = bench.agent.status()
     assert (status.channel, status.warnings) == ("alpha", ("50-site.toml:3: unknown key",))
+
+
+def test_reload_puts_the_next_check_off_only_when_its_settings_changed(bench: AgentBench) -> None:
+    bench.start()
+    bench.loop.advance(400)
+    bench.agent.reload()
+    assert bench.agent.status().next_check_at == 1_000_000 + 420
+    bench.settings = replace(SETTINGS, check=CheckSettings(interval_secs=600))
+    bench.agent.reload()
+    assert bench.agent.status().next_check_at == 1_000_000 + 400 + 600
+    bench.settings = replace(SETTINGS, check=CheckSettings(automatic=False))
+    bench.agent.reload()
+    assert bench.agent.status().next_check_at == 0
+    bench.settings = SETTINGS
+    bench.agent.reload()
+    assert bench.agent.status().next_check_at == 1_000_000 + 400 + 2700
+
+
+def test_reload_during_a_check_by_a_person_counts_for_the_next_one(bench: AgentBench) -> None:
+    bench.start()
+    bench.agent.check()
+    bench.settings = replace(SETTINGS, check=CheckSettings(interval_secs=600))
+    bench.agent.reload()
+    bench.workers.last.say(Checked(), NothingNew())
+    bench.workers.last.end()
+    assert bench.agent.status().next_check_at == 1_000_000 + 600
 
 
 def test_flags_changed_by_somebody_else_are_followed(bench: AgentBench) -> None:

@@ -38,7 +38,11 @@ _UNPROVEN_RETRY_SECS: Final = 60
 
 
 class Agent:
-    """See `update_agent.daemon.ports.Commands` for what callers see."""
+    """See `update_agent.daemon.ports.Commands` for what callers see.
+
+    Attributes:
+        on_reload: called with the new configuration whenever it was read again.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Agent:
         self._cadence = Cadence(self._machine.snapshot)
         self._status = NodeStatus(state=State.IDLE)
         self._is_stopping = False
+        self.on_reload: Callable[[Configuration], None] = lambda _: None
 
     # --- life
 
@@ -183,11 +188,16 @@ class Agent:
 
     def reload(self) -> None:
         """Read the configuration again; what is under way keeps the old one."""
+        plan = self._is_automatic, self._configuration.settings.check
         self._configuration = self._configure()
         log_event(_LOG, logging.INFO, JournalEvent.CONFIGURATION_RELOADED, "configuration read again")
         self._tell_problems()
-        if self._run is None:
-            self._plan_next(RunEnd())
+        if plan != (self._is_automatic, self._configuration.settings.check):
+            # Only then: whoever reloads often would put the next check off for ever.
+            self._timetable.cancel()
+            if self._run is None:
+                self._plan_next(RunEnd())
+        self.on_reload(self._configuration)
         self._publish()
 
     # --- one run after the other
@@ -230,7 +240,11 @@ class Agent:
             facts=self._facts,
             running_version=self.running_version,
         )
-        self._timetable.cancel()
+        if kind is JobKind.CHECK and source is InstallSource.ON_DEMAND:
+            # It installs nothing, so it is not in place of the one that does.
+            self._timetable.suspend()
+        else:
+            self._timetable.cancel()
         self._ledger.change(last_check_at=self._now())
         self._found = None
         self._machine.start_check()
@@ -297,6 +311,8 @@ class Agent:
     def _plan_next(self, end: RunEnd) -> None:
         if not self._is_automatic:
             self._timetable.cancel()
+            return
+        if not end.http_status and self._timetable.resume():
             return
         interval = self._timetable.plan_next(
             self._configuration.settings.check,

@@ -106,6 +106,7 @@ class _Service:
         settings = load(self._paths).settings
         self._metrics = Metrics(settings.metrics, self._paths, self._loop)
         self._bus.on_back = self._metrics.bus_returned
+        self._agent.on_reload = lambda configuration: self._metrics.reload(configuration.settings.metrics)
         for listener in (self._metrics, RebootRequired(self._paths.reboot_required), StatusText(self._notifier)):
             self._agent.listen(listener)
 
@@ -131,7 +132,6 @@ class _Service:
     def _reload(self) -> None:
         self._notifier.reloading()
         self._agent.reload()
-        self._metrics.reload(load(self._paths).settings.metrics)
         self._notifier.ready()
 
     def _stop(self) -> None:

@@ -228,7 +228,10 @@ class Run:
             event = JournalEvent.WORKER_DIED
         hint = f" ({error.hint})" if error.hint else ""
         log_event(_LOG, level, event, "%s%s", error.message, hint, KIND=error.kind)
-        self._ledger.change(last_error=error, unfinished=None, unfinished_size_bytes=0)
+        self._ledger.change(last_error=error)
+        if self._machine.snapshot.state is not State.CHECKING_FOR_UPDATE or error.kind == Kind.INTERRUPTED:
+            # A check that fails, of a node whose network is not up yet, say, is not the end of what was begun before.
+            self._ledger.change(unfinished=None, unfinished_size_bytes=0)
 
     def _close(self, exit_: WorkerExit) -> None:
         """Bring the machine to rest, whatever the child said or did not say; not before it has ended.

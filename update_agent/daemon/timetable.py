@@ -18,6 +18,8 @@ class Timetable:
         self._loop, self._random, self._due = loop, random, due
         self._timer: Timer | None = None
         self._next_at = 0
+        self._due_at: float | None = None
+        self._suspended: float | None = None
 
     @property
     def next_at(self) -> int:
@@ -28,13 +30,28 @@ class Timetable:
         """The next check comes in `secs`."""
         self.cancel()
         self._next_at = int(self._loop.unix_now() + secs)
+        self._due_at = self._loop.monotonic() + secs
         self._timer = self._loop.call_later(secs, self._ring)
 
     def cancel(self) -> None:
         """No check by itself until the next plan."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._next_at = None, 0
+        self._timer, self._next_at, self._due_at, self._suspended = None, 0, None, None
+
+    def suspend(self) -> None:
+        """No check by itself until `resume`, which knows when the next one was due."""
+        due_at = self._due_at
+        self.cancel()
+        self._suspended = due_at
+
+    def resume(self) -> bool:
+        """The suspended check comes when it was due, or at once if that has passed; False if none was suspended."""
+        due_at = self._suspended
+        if due_at is None:
+            return False
+        self.plan_in(max(due_at - self._loop.monotonic(), 0.0))
+        return True
 
     def plan_first(self, settings: CheckSettings, *, is_unfinished: bool) -> None:
         """After the start; soon when an update was under way."""
@@ -55,7 +72,7 @@ class Timetable:
         return following.interval_secs
 
     def _ring(self) -> None:
-        self._timer, self._next_at = None, 0
+        self._timer, self._next_at, self._due_at = None, 0, None
         self._due()
 
 
