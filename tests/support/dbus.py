@@ -63,6 +63,10 @@ _CONFIGURATION: Final = """\
 """
 
 
+def _become(uid: int) -> str:
+    return f"os.setgroups([])\nos.setresgid({uid}, {uid}, {uid})\nos.setresuid({uid}, {uid}, {uid})\n" if uid else ""
+
+
 class Client(subprocess.Popen[str]):
     """A program on the bus; killed at the end of its block if it still runs, so that a failed test ends."""
 
@@ -140,15 +144,16 @@ class PrivateBus:
 
     def python(self, code: str, *args: str, uid: int = 0) -> Client:
         """A client that is written for one test; `ADDRESS` is the bus, `ARGS` the arguments."""
-        prefix = ["setpriv", f"--reuid={uid}", "--clear-groups"] if uid else []
         head = (
-            "import sys, time\nfrom gi.repository import Gio, GLib\n"
+            "import os, sys, time\nfrom gi.repository import Gio, GLib\n"
+            # Not before: the interpreter may be where nobody but root can read.
+            f"{_become(uid)}"
             "ADDRESS, *ARGS = sys.argv[1:]\n"
             "F = Gio.DBusConnectionFlags\n"
             "connection = Gio.DBusConnection.new_for_address_sync(\n"
             "    ADDRESS, F.AUTHENTICATION_CLIENT | F.MESSAGE_BUS_CONNECTION, None, None)\n"
         )
-        return self.spawn(*prefix, sys.executable, "-c", head + code, self.address, *args)
+        return self.spawn(sys.executable, "-c", head + code, self.address, *args)
 
 
 @contextlib.contextmanager
