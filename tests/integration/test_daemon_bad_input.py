@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -168,6 +169,8 @@ def test_server_that_is_disabled_is_asked_nothing(node: NodeDaemon, fleet: Fault
     assert result.status == ExitStatus.USAGE
     assert "updates are disabled by configuration" in result.err
     assert (node.properties["State"], node.properties["NextCheckAt"]) == ("idle", 0)
+    client = node.bus.run(sys.executable, "-m", "update_agent.cli.compat", "-update")
+    assert (client.returncode, "updates are disabled by configuration" in client.stderr) == (1, True)
     assert fleet.heard == []
     assert node.install("--payload", str(node.bench.put("new.payload", PAYLOAD))).status == ExitStatus.DONE
     assert node.bench.boots() == "B"

@@ -584,6 +584,17 @@ def test_disabled_server_says_so_to_a_person(bench: AgentBench) -> None:
     assert len(bench.workers.started) == 1
 
 
+def test_attempt_with_a_disabled_server_fails_and_the_call_does_not(bench: AgentBench) -> None:
+    bench.settings = replace(SETTINGS, server=ServerSettings(url="disabled"))
+    bench.start()
+    bench.agent.attempt_update()
+    assert bench.recorder.operations == ["IDLE", "CHECKING_FOR_UPDATE", "REPORTING_ERROR_EVENT", "IDLE"]
+    error = bench.agent.status().last_error
+    assert error is not None
+    assert error.kind == Kind.CONFIGURATION
+    assert not bench.workers.started
+
+
 def test_automatic_check_without_automatic_install_only_looks(bench: AgentBench) -> None:
     bench.settings = replace(SETTINGS, install=InstallSettings(automatic=False))
     bench.start()

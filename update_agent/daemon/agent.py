@@ -143,9 +143,16 @@ class Agent:
         self._begin(JobKind.UPDATE, InstallSource.ON_DEMAND, options)
 
     def attempt_update(self) -> None:
-        """As update_engine: an interactive update, silently nothing unless idle."""
-        if self._machine.snapshot.state is State.IDLE:
+        """As update_engine: an interactive update, silently nothing unless idle; it may fail, the call does not."""
+        if self._machine.snapshot.state is not State.IDLE:
+            return
+        try:
             self._begin(JobKind.UPDATE, InstallSource.ON_DEMAND, InstallOptions())
+        except ConfigurationError as error:
+            self._machine.start_check()
+            self._note_check_failure(error)
+            self._machine.fail()
+            self._machine.finish_report()
 
     def cancel(self) -> bool:
         """Stop what is under way."""
@@ -215,8 +222,7 @@ class Agent:
         try:
             self._begin(kind, InstallSource.SCHEDULER, options)
         except UpdateAgentError as error:
-            log_event(_LOG, logging.ERROR, JournalEvent.CHECK_FAILED, "%s", error.message, KIND=error.kind)
-            self._ledger.change(last_error=LastError.of(error, at=self._now(), omaha_code=0))
+            self._note_check_failure(error)
             self._plan_next(RunEnd())
             self._publish()
 
@@ -258,6 +264,10 @@ class Agent:
             found=self._on_found,
         )
         self._run.start(self._workers, self._on_end)
+
+    def _note_check_failure(self, error: UpdateAgentError) -> None:
+        log_event(_LOG, logging.ERROR, JournalEvent.CHECK_FAILED, "%s", error.message, KIND=error.kind)
+        self._ledger.change(last_error=LastError.of(error, at=self._now(), omaha_code=0))
 
     def _on_found(self, release: Release) -> None:
         self._found = release
