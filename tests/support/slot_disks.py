@@ -106,7 +106,8 @@ def loops_over(backing: Path) -> list[str]:
     found = []
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            if entry.read_text().strip() == str(backing):
+            # In a chroot the kernel may name what is above it, too.
+            if entry.read_text().strip().endswith(str(backing)):
                 found.append(entry.parts[3])
         except OSError:  # detached meanwhile
             continue

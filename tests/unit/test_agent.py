@@ -440,6 +440,19 @@ def test_reset_gives_the_update_up_with_its_flags(bench: AgentBench) -> None:
     assert bench.agent.status().state == "idle"
 
 
+def test_reset_while_the_server_is_asked_gives_both_up(bench: AgentBench) -> None:
+    """What is shown meanwhile is an update that waits for its reboot, so nobody expects a refusal."""
+    bench.start()
+    install(bench)
+    bench.agent.check()
+    assert bench.agent.compat_status().current_operation == "UPDATE_STATUS_UPDATED_NEED_REBOOT"
+    bench.agent.reset()
+    assert bench.workers.last.cancelled == [False]
+    bench.workers.last.end(15, was_signal=True)
+    status = bench.agent.status()
+    assert (status.state, status.next_boot, status.last_error) == ("idle", "A", None)
+
+
 def test_reset_without_an_update_is_fine(bench: AgentBench) -> None:
     bench.start()
     bench.agent.reset()

@@ -117,6 +117,11 @@ def test_newer_release_supersedes_the_pending_one_when_it_takes_the_slot() -> No
         (Snapshot(state=State.CHECKING_FOR_UPDATE, offered=NEW), Release(version=NO_VERSION), 0.0),
         (Snapshot(state=State.DOWNLOADING, offered=NEW), NEW, 0.0),
         (
+            Snapshot(state=State.UPDATED_NEED_REBOOT, pending=Release(version="", size_bytes=5)),
+            Release(version=NO_VERSION, size_bytes=5),
+            0.0,
+        ),
+        (
             Snapshot(
                 state=State.DOWNLOADING,
                 offered=NEW,

@@ -306,7 +306,6 @@ def test_update_when_there_is_none_says_when_to_ask_again(scene: Scene, poll: st
 @pytest.mark.parametrize(
     ("policy", "kind"),
     [
-        (OfferPolicy(running_version="2.0.0"), Kind.SAME_VERSION),
         (OfferPolicy(running_version="2.0.1"), Kind.DOWNGRADE),
         (OfferPolicy(running_version="1.0.0", bad_releases=("2.0.0",)), Kind.BAD_RELEASE),
         (OfferPolicy(running_version="1.0.0", pending_version="2.1.0"), Kind.DOWNGRADE),
@@ -322,6 +321,15 @@ def test_update_that_may_not_be_installed_is_reported_as_not_taken(
     assert isinstance(told, NothingNew)
     assert (told.kind, told.omaha_code, scene.codes) == (kind, 35, [35])
     assert scene.node.next_boot() is SlotName.A
+
+
+def test_update_to_what_runs_is_nothing_new_and_no_news_for_the_server(scene: Scene) -> None:
+    scene.policy = OfferPolicy(running_version="2.0.0")
+    scene.update()
+    assert scene.heard == ["check", "Checked", "BackoffChanged", "NothingNew"]
+    told = scene.only(NothingNew)
+    assert isinstance(told, NothingNew)
+    assert (told.kind, told.omaha_code) == (Kind.SAME_VERSION, 0)
 
 
 def test_update_that_waits_for_its_reboot_is_nothing_new_and_no_news_for_the_server(scene: Scene) -> None:

@@ -82,6 +82,7 @@ class Agent:
         self._cadence = Cadence(self._machine.snapshot)
         self._status = NodeStatus(state=State.IDLE)
         self._is_stopping = False
+        self._wants_reset = False
         self.on_reload: Callable[[Configuration], None] = lambda _: None
 
     # --- life
@@ -162,12 +163,20 @@ class Agent:
         return True
 
     def reset(self) -> None:
-        """Give a pending update up, boot flags and all."""
+        """Give a pending update up, boot flags and all; a check that goes on meanwhile is given up, too."""
+        if self._run is not None and self._machine.snapshot.pending is not None:
+            # Whoever looks sees an update that waits for its reboot, so this is no wrong moment.
+            self._wants_reset = True
+            self._run.cancel(by_person=False)
+            return
         self._require_rest("reset")
+        self._reset()
+
+    def _reset(self) -> None:
         pending = self._ledger.state.pending
         if self._boots.waiting_release() is not None:
             self._boots.take_back()
-        self._ledger.change(pending=None, last_error=None)
+        self._ledger.change(pending=None, last_error=None, unfinished=None, unfinished_size_bytes=0)
         self._machine.reset()
         self._after_change()
         if pending is not None:
@@ -279,6 +288,9 @@ class Agent:
         self._sync_pending()
         if not self._is_stopping:
             self._plan_next(end)
+        if self._wants_reset:
+            self._wants_reset = False
+            self._reset()
         self._publish()
 
     # --- what is known

@@ -171,7 +171,7 @@ class Errand:
                 "disk: expected to know what the running system was booted from, and do not",
                 hint="update-agent status says why",
             )
-        boot_folder = Path(install.boot_dir) if install.boot_dir else find_boot_folder(self._paths.root)
+        boot_folder = self._paths.at(install.boot_dir) if install.boot_dir else find_boot_folder(self._paths.root)
         state_folder = Path(job.state_folder) if job.state_folder else None
         with open_machine(
             Path(job.disk), writable=True, state_folder=state_folder, booted=SlotName(job.booted)

@@ -154,7 +154,12 @@ def _find_disk(args: Namespace) -> Disk:
 def _taken_over(paths: Paths) -> AgentState:
     """What update_engine knew, where it looked after this node before."""
     known = read_prefs(paths.update_engine_prefs)
-    return AgentState(aleph_version=known.get(ALEPH_VERSION, ""), previous_version=known.get(PREVIOUS_VERSION))
+    previous = known.get(PREVIOUS_VERSION)
+    return AgentState(
+        aleph_version=known.get(ALEPH_VERSION, ""),
+        previous_version=previous,
+        has_fallen_back=bool(previous) and previous == load(paths).settings.server.running_version,
+    )
 
 
 def _facts(root: Path) -> Facts:

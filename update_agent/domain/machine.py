@@ -89,10 +89,12 @@ class Snapshot:
     def wire_release(self) -> Release:
         """What update_engine's interface shows as new version and size."""
         if self.wire_state is State.UPDATED_NEED_REBOOT:
-            return self.pending or Release(version=NO_VERSION)
-        if self.wire_state in INSTALLING and self.offered is not None:
-            return self.offered
-        return Release(version=NO_VERSION)
+            release = self.pending
+        else:
+            release = self.offered if self.wire_state in INSTALLING else None
+        if release is None:
+            return Release(version=NO_VERSION)
+        return release if release.version else replace(release, version=NO_VERSION)
 
     @property
     def wire_progress(self) -> float:

@@ -3,7 +3,8 @@
     1. The server is asked, and hears how the last boot went; the body of its answer is kept for the post-install of
        releases. *Checked*. If it has no update: *NothingNew*.
     2. What is known about this very response is taken up, or forgotten if it is another one. *BackoffChanged*
-    3. The offer is judged (`offer`). Not taken: the server is told why (codes 35 and 40), *NothingNew*.
+    3. The offer is judged (`offer`). Not taken: the server is told why (codes 35 and 40) unless the node runs just
+       that, *NothingNew*.
     4. *Offered*. A mere check ends here.
     5. The disk and the keys are opened. The server is told that the download begins (13/1).
     6. The release is installed (`install`). *TargetTaken*, *Advanced*. When its payload is downloaded and verified, the
@@ -151,20 +152,26 @@ class UpdateStory:
         try:
             self._policy.check(rules, self._backoff, now=self._now())  # step 3
         except RefusedError as error:
-            code = self._tools.update_code(error)
-            self._session.report_failed(code, was_resumed=False)
             self._ending.tell(
                 NothingNew(
                     kind=error.kind,
                     message=error.message,
                     hint=error.hint or "",
                     version=str(version),
-                    omaha_code=self._session.flagged(code, was_resumed=False),
+                    omaha_code=self._report_refused(error),
                 )
             )
             return False
         self._ending.tell(Offered(version=str(version), size_bytes=size_bytes))  # step 4
         return True
+
+    def _report_refused(self, error: RefusedError) -> int:
+        """Tell the server; not that the node runs what it is offered, which many servers do with every answer."""
+        if error.kind is Kind.SAME_VERSION:
+            return 0
+        code = self._tools.update_code(error)
+        self._session.report_failed(code, was_resumed=False)
+        return self._session.flagged(code, was_resumed=False)
 
     def _take(self, open_payload: Callable[[], PayloadSource]) -> InstallReport:
         with closing(open_payload()) as source:
