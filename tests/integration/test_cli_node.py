@@ -531,7 +531,10 @@ def test_normal_user_may_look_and_not_touch(tmp_path: Path) -> None:
 # watch
 
 
-def test_watch_prints_every_state_and_survives_a_restart(daemon: ScriptedDaemon, bus: PrivateBus) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watch_prints_every_state_and_survives_a_restart(
+    daemon: ScriptedDaemon, bus: PrivateBus, number: signal.Signals
+) -> None:
     start(daemon, install=HELD)
     with started("--bus", bus.address, "watch") as process:
         assert process.stdout is not None
@@ -544,7 +547,7 @@ def test_watch_prints_every_state_and_survives_a_restart(daemon: ScriptedDaemon,
         start(daemon, PENDING)
         wait_for_line(process.stderr, "update-agentd is back")
         seen.append(process.stdout.readline())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (130, "", "")
     assert [line[25:-1] for line in seen] == [

@@ -117,32 +117,36 @@ def call_bus(connection: Any, method: str, signature: str, *args: Any) -> Any:
 
 
 @contextmanager
-def _raising_terminate(leave_loop: Callable[[], None]) -> Iterator[None]:
-    """Leave the loop at SIGTERM, then call its handler: what a handler raises inside of the loop is lost.
+def _ended_by_signals(leave_loop: Callable[[], None]) -> Iterator[None]:
+    """Leave the loop at SIGINT and SIGTERM, then call their handler: what it raises inside of the loop is lost.
 
-    PyGObject does so for SIGINT.
+    PyGObject does so for SIGINT, but a signal that comes right before the loop begins would be lost there; a source of
+    the loop waits for it.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    if not callable(handler):
-        yield
-        return
-    was_terminated = False
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[signal.Signals] = []
 
-    def terminate() -> bool:
-        nonlocal was_terminated
-        was_terminated = True
+    def note(number: signal.Signals) -> bool:
+        came.append(number)
         leave_loop()
         return bool(GLib.SOURCE_CONTINUE)
 
-    source = GLib.unix_signal_add(GLib.PRIORITY_HIGH, signal.SIGTERM, terminate)
+    sources = [
+        (number, GLib.unix_signal_add(GLib.PRIORITY_HIGH, number, note, number))
+        for number, handler in handlers.items()
+        if callable(handler)
+    ]
     try:
         yield
     finally:
-        GLib.source_remove(source)
-        # GLib leaves the default action behind.
-        signal.signal(signal.SIGTERM, handler)
-    if was_terminated:
-        handler(signal.SIGTERM, None)
+        for number, source in sources:
+            GLib.source_remove(source)
+            # GLib leaves the default action behind.
+            signal.signal(number, handlers[number])
+    for number in came:
+        handler = handlers[number]
+        if callable(handler):
+            handler(number, None)
 
 
 class BusClient:
