@@ -236,3 +236,29 @@ def test_watch_compares_the_sender_itself() -> None:
     assert len(send(":1.5")) == 1
     change_owner("", ":1.7")
     assert len(send(":1.7")) == 2
+
+
+EARLY_SIGNAL = """
+import os, signal, sys
+from gi.repository import GLib
+from update_agent.host.dbus import connect
+
+begin = GLib.MainLoop.run
+def begin_late(loop):
+    os.kill(os.getpid(), int(sys.argv[2]))
+    begin(loop)
+GLib.MainLoop.run = begin_late
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+client = connect(sys.argv[1])
+try:
+    client.run(lambda: False, 20)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_right_before_the_loop_begins_is_not_lost(bus: PrivateBus, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", EARLY_SIGNAL, bus.address, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")

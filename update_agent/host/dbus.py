@@ -255,7 +255,7 @@ class BusClient:
         GLib.idle_add(check)
         try:
             if not self._is_closed:
-                with _raising_terminate(loop.quit):
+                with _ended_by_signals(loop.quit):
                     loop.run()
         finally:
             self._loop = None

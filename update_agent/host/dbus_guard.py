@@ -14,12 +14,17 @@ from gi.repository import GLib
 CALLS_QUEUED_MAX: Final = 128
 """Of one sender; what is beyond is refused until the main loop has caught up. An ordinary program has one."""
 
+CALL_BYTES_MAX: Final = 32 * 1024
+"""Of the arguments; no call of ours has more. GDBus makes an object of each value: what the bus lets through becomes a
+gigabyte, and many of these would wait in the queue."""
+
 _CALM_MS: Final = 50
 """How long at least a caller is refused that went beyond: what is let through costs more than what is not."""
 
 _METHOD_CALL: Final = 1
 _NO_REPLY_EXPECTED: Final = 1
 _LIMITS_EXCEEDED: Final = (b"org.freedesktop.DBus.Error.LimitsExceeded", b"too many calls at once")
+_TOO_LARGE: Final = (b"org.freedesktop.DBus.Error.LimitsExceeded", b"the arguments are too large")
 _UNKNOWN_METHOD: Final = (b"org.freedesktop.DBus.Error.UnknownMethod", b"no method of that name takes arguments")
 
 _Pointer: Final = ctypes.c_void_p
@@ -39,6 +44,9 @@ _get_type: Final = _function(_QUICK, "g_dbus_message_get_message_type", ctypes.c
 _get_flags: Final = _function(_QUICK, "g_dbus_message_get_flags", ctypes.c_int, _Pointer)
 _get_signature: Final = _function(_QUICK, "g_dbus_message_get_signature", ctypes.c_char_p, _Pointer)
 _get_sender: Final = _function(_QUICK, "g_dbus_message_get_sender", ctypes.c_char_p, _Pointer)
+_get_body: Final = _function(_QUICK, "g_dbus_message_get_body", _Pointer, _Pointer)
+_get_size: Final = _function(ctypes.CDLL("libglib-2.0.so.0"), "g_variant_get_size", ctypes.c_size_t, _Pointer)
+_trim: Final = _function(ctypes.CDLL(None), "malloc_trim", ctypes.c_int, ctypes.c_size_t)
 _unref: Final = _function(ctypes.CDLL("libgobject-2.0.so.0"), "g_object_unref", None, _Pointer)
 _new_error: Final = _function(
     _SLOW, "g_dbus_message_new_method_error_literal", _Pointer, _Pointer, ctypes.c_char_p, ctypes.c_char_p
@@ -53,7 +61,7 @@ _remove_filter: Final = _function(_SLOW, "g_dbus_connection_remove_filter", None
 
 
 class FloodGuard:
-    """Refuses calls of a sender that has too many in the queue.
+    """Refuses calls of a sender that has too many in the queue, and calls that are too large for it.
 
     With `takes_arguments` off, it also refuses every call that has some, as unknown: GDBus would say that the arguments
     are wrong, and a service that stands in for another must say what that one said.
@@ -67,6 +75,7 @@ class FloodGuard:
         self._queued: dict[bytes, int] = {}
         self._refused: set[bytes] = set()
         self._is_scheduled = False
+        self._was_large = False
         self._function = _Filter(self._look)  # must live as long as GDBus may call it
         self._filter = _add_filter(hash(connection), self._function, None, None)
 
@@ -86,17 +95,28 @@ class FloodGuard:
         """Called in GDBus' thread: the message itself lets it through, None takes it away."""
         if not is_incoming or _get_type(message) != _METHOD_CALL:
             return message
-        refusal = _LIMITS_EXCEEDED
-        if self._admit(_get_sender(message) or b""):
-            if self._takes_arguments or not _get_signature(message):
-                return message
-            refusal = _UNKNOWN_METHOD
+        refusal = self._find_refusal(message)
+        if refusal is None:
+            return message
         if not _get_flags(message) & _NO_REPLY_EXPECTED:
             error = _new_error(message, *refusal)
             _send(connection, error, 0, None, None)
             _unref(error)
         _unref(message)
         return None
+
+    def _find_refusal(self, message: int) -> tuple[bytes, bytes] | None:
+        if not self._admit(_get_sender(message) or b""):
+            return _LIMITS_EXCEEDED
+        if not _get_signature(message):
+            return None
+        if not self._takes_arguments:
+            return _UNKNOWN_METHOD
+        body = _get_body(message)
+        if body is None or _get_size(body) <= CALL_BYTES_MAX:
+            return None
+        self._was_large = True
+        return _TOO_LARGE
 
     def _admit(self, sender: bytes) -> bool:
         with self._lock:
@@ -125,4 +145,7 @@ class FloodGuard:
             self._queued.clear()
             self._refused.clear()
             self._is_scheduled = False
+            was_large, self._was_large = self._was_large, False
+        if was_large:
+            _trim(0)  # else the memory of what was refused stays ours
         return bool(GLib.SOURCE_REMOVE)
