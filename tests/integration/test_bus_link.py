@@ -20,7 +20,7 @@ from tests.support.dbus import (
 from update_agent.daemon.bus import BusService
 from update_agent.domain.journal_events import JournalEvent
 from update_agent.errors import Kind, ServiceError
-from update_agent.host.dbus_guard import CALLS_QUEUED_MAX
+from update_agent.host.dbus_guard import CALL_BYTES_MAX, CALLS_QUEUED_MAX
 
 pytestmark = needs_dbus
 
@@ -216,4 +216,24 @@ def test_calls_beyond_the_limit_are_refused_before_they_are_queued(bus: PrivateB
     assert get_status(bus).startswith("(int64 0")  # somebody else is served
     settle()
     assert len(commands.calls) == CALLS_QUEUED_MAX
+    service.stop()
+
+
+@pytest.mark.parametrize(
+    ("length", "error"), [(CALL_BYTES_MAX, "LimitsExceeded"), (CALL_BYTES_MAX // 2, "InvalidArgs")]
+)
+def test_call_with_large_arguments_is_refused_before_it_is_queued(bus: PrivateBus, length: int, error: str) -> None:
+    service = BusService(RecordingCommands(), address=bus.address)
+    service.start()
+    call = (
+        "try:\n"
+        "    connection.call_sync('org.updateagent1', '/org/updateagent1', 'org.updateagent1.Manager', 'Install',\n"
+        f"        GLib.Variant('(a{{sv}})', ({{'x': GLib.Variant('s', 'x' * {length})}},)),\n"
+        "        None, Gio.DBusCallFlags.NONE, 9000, None)\n"
+        "except GLib.Error as error:\n"
+        "    print(Gio.dbus_error_get_remote_error(error))\n"
+    )
+    with bus.python(call, uid=NOBODY) as client:
+        wait_until(lambda: client.poll() is not None)
+        assert client.communicate(timeout=20)[0] == f"org.freedesktop.DBus.Error.{error}\n"
     service.stop()

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,22 @@ for number in range(int(ARGS[0])):
     if number == 1000: print("flooding", flush=True)
 connection.flush_sync(None)
 print("done", flush=True)
+"""
+
+# GDBus makes an object of every string: each call takes some twenty times its length.
+LARGE = """
+import struct
+count = 100000
+texts = bytes(count) + b"".join(struct.pack("<I", end + 1) for end in range(count))
+options = {"payload": GLib.Variant.new_from_bytes(GLib.VariantType("as"), GLib.Bytes.new(texts), True)}
+for _ in range(int(ARGS[0])):
+    message = Gio.DBusMessage.new_method_call(*ARGS[1:5])
+    message.set_body(GLib.Variant("(a{sv})", (options,)))
+    message.set_flags(Gio.DBusMessageFlags.NO_REPLY_EXPECTED)
+    connection.send_message(message, Gio.DBusSendMessageFlags.NONE)
+connection.flush_sync(None)
+connection.call_sync(*ARGS[5:9], None, None, Gio.DBusCallFlags.NONE, 30000, None)
+print(0)
 """
 
 PROBE = """
@@ -137,3 +154,21 @@ def test_flood_that_wants_no_answers_is_refused_and_not_queued(bus: PrivateBus, 
     print(f"worst answer {worst:.3f} s, {resident_kib(server.pid) - before} KiB more")
     assert resident_kib(server.pid) - before <= 4096
     assert server.poll() is None
+
+
+def test_large_calls_of_anybody_are_refused_and_not_queued(bus: PrivateBus, server: subprocess.Popen[str]) -> None:
+    """Whoever may only read can still send; what he sends must not become the memory of the service."""
+    before = peak_kib(server.pid)
+    install = (*GET_ALL[:2], GET_ALL[4], "Install")
+    peer = (*GET_ALL[:2], "org.freedesktop.DBus.Peer", "Ping")
+    run(bus, LARGE, "20", *install, *peer, uid=NOBODY)
+    grown = peak_kib(server.pid) - before
+    print(f"{grown} KiB at most")
+    assert grown < 100 * 1024
+    assert bus_alive(bus)
+
+
+def peak_kib(pid: int) -> int:
+    """The most memory that a process ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

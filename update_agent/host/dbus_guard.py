@@ -60,6 +60,12 @@ _add_filter: Final = _function(
 _remove_filter: Final = _function(_SLOW, "g_dbus_connection_remove_filter", None, _Pointer, ctypes.c_uint)
 
 
+def _give_back_memory() -> bool:
+    """Else what a large message took stays with the process."""
+    _trim(0)
+    return bool(GLib.SOURCE_REMOVE)
+
+
 class FloodGuard:
     """Refuses calls of a sender that has too many in the queue, and calls that are too large for it.
 
@@ -75,7 +81,6 @@ class FloodGuard:
         self._queued: dict[bytes, int] = {}
         self._refused: set[bytes] = set()
         self._is_scheduled = False
-        self._was_large = False
         self._function = _Filter(self._look)  # must live as long as GDBus may call it
         self._filter = _add_filter(hash(connection), self._function, None, None)
 
@@ -103,6 +108,8 @@ class FloodGuard:
             _send(connection, error, 0, None, None)
             _unref(error)
         _unref(message)
+        if refusal is _TOO_LARGE:
+            GLib.timeout_add(_CALM_MS, _give_back_memory)  # GDBus has the message until we return
         return None
 
     def _find_refusal(self, message: int) -> tuple[bytes, bytes] | None:
@@ -112,11 +119,7 @@ class FloodGuard:
             return None
         if not self._takes_arguments:
             return _UNKNOWN_METHOD
-        body = _get_body(message)
-        if body is None or _get_size(body) <= CALL_BYTES_MAX:
-            return None
-        self._was_large = True
-        return _TOO_LARGE
+        return _TOO_LARGE if _get_size(_get_body(message)) > CALL_BYTES_MAX else None
 
     def _admit(self, sender: bytes) -> bool:
         with self._lock:
@@ -145,7 +148,4 @@ class FloodGuard:
             self._queued.clear()
             self._refused.clear()
             self._is_scheduled = False
-            was_large, self._was_large = self._was_large, False
-        if was_large:
-            _trim(0)  # else the memory of what was refused stays ours
         return bool(GLib.SOURCE_REMOVE)
