@@ -17,6 +17,12 @@ BAD_RELEASES_MAX: Final = 16
 
 _FILE_BYTES_MAX: Final = 256 * 1024
 
+_NUMBER_MAX: Final = (1 << 63) - 1
+"""What D-Bus can carry."""
+
+_TIME_MAX: Final = 253_402_300_799
+"""The last second of the year 9999, the last that can be shown."""
+
 
 class KeptFile(AtomicFile, Protocol):
     """A state file that can be moved out of the way."""
@@ -145,8 +151,12 @@ class AgentState:
 
     def with_bad(self, release: BadRelease) -> "AgentState":
         """The release remembered as bad."""
-        others = tuple(known for known in self.bad_releases if known.version != release.version)
+        others = self.without_bad(release.version).bad_releases
         return replace(self, bad_releases=(*others, release)[-BAD_RELEASES_MAX:])
+
+    def without_bad(self, version: str) -> "AgentState":
+        """The release no longer remembered as bad."""
+        return replace(self, bad_releases=tuple(known for known in self.bad_releases if known.version != version))
 
     def to_bytes(self) -> bytes:
         """JSON, for people too."""
@@ -192,6 +202,10 @@ def _checked(value: Any) -> Any:
         found = getattr(value, each.name)
         if wanted is not None and (not isinstance(found, wanted) or (isinstance(found, bool) and bool not in wanted)):
             raise TypeError(f"{each.name}: {found!r}")
+        if isinstance(found, int):
+            limit = _TIME_MAX if each.name.endswith("at") else _NUMBER_MAX
+            if not 0 <= found <= limit:
+                raise ValueError(f"{each.name}: a number from 0 to {limit} was expected")
     return value
 
 
