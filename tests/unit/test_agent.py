@@ -387,6 +387,19 @@ def test_slot_that_the_boot_loader_passed_over_is_given_up(bench: AgentBench) ->
     assert status.last_error.kind == "update-fell-back"
 
 
+def test_slot_that_is_passed_over_after_an_untold_fall_back_is_given_up(bench: AgentBench) -> None:
+    bench.start()
+    install(bench)
+    boot(bench)
+    boot(bench)
+    put_into_b(bench, "3.0.0")
+    bench.agent.refresh()
+    bench.boot_id += "+"
+    bench.start()
+    assert bench.state.is_bad("3.0.0")
+    assert (bench.agent.status().state, bench.agent.status().next_boot) == ("idle", "A")
+
+
 def test_update_whose_end_was_not_heard_is_taken_up(bench: AgentBench) -> None:
     bench.start()
     bench.agent.install(InstallOptions())

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from update_agent.domain.boot import Boot, note_boot
+from update_agent.domain.boot import Boot, has_just_fallen_back, note_boot
 from update_agent.domain.slots import SlotName
-from update_agent.domain.state import AgentState, PendingUpdate
+from update_agent.domain.state import AgentState, BadRelease, PendingUpdate
 
 UPDATE = PendingUpdate(version="2", size_bytes=5, slot="B", previous_version="1", boot_id="first", at=7)
 BEFORE = Boot(boot_id="first", booted=SlotName.A, is_proven=True, next_boot=SlotName.B, at=100)
@@ -57,3 +57,31 @@ def test_update_of_unknown_version_falls_back_without_a_bad_release() -> None:
     assert after.bad_releases == ()
     assert after.last_error is not None
     assert "the release" in after.last_error.message
+
+
+def test_update_that_falls_back_to_a_release_whose_proof_nobody_noticed_has_fallen_back() -> None:
+    later = replace(UPDATE, version="3", slot="A", previous_version="2", boot_id="second")
+    before = AgentState(trial=UPDATE, pending=later, previous_version="")
+    after = note_boot(before, replace(INTO_B, boot_id="fourth", is_proven=True))
+    assert (after.pending, after.trial, after.has_fallen_back, after.previous_version) == (None, None, True, "2")
+    assert after.is_bad("3")
+
+
+def test_update_taken_after_one_whose_proof_nobody_noticed_is_on_trial() -> None:
+    later = replace(UPDATE, version="3", slot="A", previous_version="2", boot_id="second")
+    before = AgentState(trial=UPDATE, pending=later, previous_version="")
+    after = note_boot(before, replace(BACK_IN_A, is_proven=False))
+    assert after == AgentState(trial=later, previous_version="")
+
+
+def test_fall_back_is_news_once_also_after_one_that_nobody_was_told() -> None:
+    before = replace(PENDING, has_fallen_back=True)
+    after = note_boot(before, BACK_IN_A)
+    assert has_just_fallen_back(before, after)
+    assert not has_just_fallen_back(after, note_boot(after, BACK_IN_A))
+
+
+def test_release_that_proves_itself_after_all_is_no_longer_bad() -> None:
+    bad = tuple(BadRelease(version=version, reason="fell back", at=1) for version in ("1.5", "2"))
+    after = note_boot(replace(TRIAL, bad_releases=bad), replace(INTO_B, is_proven=True))
+    assert [release.version for release in after.bad_releases] == ["1.5"]

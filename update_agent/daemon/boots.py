@@ -7,7 +7,7 @@ from typing import Final
 from update_agent.daemon.ledger import Ledger
 from update_agent.daemon.node import Node
 from update_agent.domain import activation, marking
-from update_agent.domain.boot import Boot, note_boot
+from update_agent.domain.boot import Boot, has_just_fallen_back, note_boot
 from update_agent.domain.journal_events import JournalEvent, log_event
 from update_agent.domain.machine import Release
 from update_agent.domain.slots import SlotName
@@ -38,7 +38,7 @@ class Boots:
             at=now,
         )
         after = note_boot(before, boot)
-        if after.has_fallen_back and not before.has_fallen_back and after.last_error is not None:
+        if has_just_fallen_back(before, after) and after.last_error is not None:
             log_event(_LOG, logging.ERROR, JournalEvent.UPDATE_FELL_BACK, "%s", after.last_error.message)
             self._give_up_waiting_slot()
         if after.trial is not None and before.trial is None:

@@ -35,7 +35,13 @@ class Boot:
 
 def note_boot(state: AgentState, boot: Boot) -> AgentState:
     """The state after a look at the running system; the same state when there is nothing to note."""
-    return _end_trial(_note_pending(state, boot), boot)
+    # That a release proved itself may have gone unnoticed until a later update has ended: it is the older news.
+    return _end_trial(_note_pending(_note_proof(state, boot), boot), boot)
+
+
+def has_just_fallen_back(before: AgentState, after: AgentState) -> bool:
+    """Whether it was this look that found out, with `after` made of `before` by `note_boot`."""
+    return after.last_error is not before.last_error
 
 
 def _note_pending(state: AgentState, boot: Boot) -> AgentState:
@@ -52,13 +58,17 @@ def _note_pending(state: AgentState, boot: Boot) -> AgentState:
 
 def _end_trial(state: AgentState, boot: Boot) -> AgentState:
     trial = state.trial
-    if trial is None:
-        return state
-    if boot.booted != trial.slot:
+    if trial is not None and boot.booted != trial.slot:
         return _fallen_back(replace(state, trial=None), trial, boot)
-    if boot.is_proven:
-        return replace(state, trial=None, previous_version=trial.previous_version, has_fallen_back=False)
-    return state
+    return _note_proof(state, boot)
+
+
+def _note_proof(state: AgentState, boot: Boot) -> AgentState:
+    trial = state.trial
+    if trial is None or boot.booted != trial.slot or not boot.is_proven:
+        return state
+    proven = state.without_bad(trial.version)
+    return replace(proven, trial=None, previous_version=trial.previous_version, has_fallen_back=False)
 
 
 def _fallen_back(state: AgentState, update: PendingUpdate, boot: Boot) -> AgentState:
