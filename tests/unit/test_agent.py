@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import AgentBench
+from tests.support.agents import AgentBench, Recorder
 from tests.support.commands import make_bench
 from tests.support.images import run_sgdisk
 from update_agent.api.machine import open_machine
+from update_agent.api.node import NodeStatus
 from update_agent.config.settings import CheckSettings, InstallSettings, ServerSettings, Settings
 from update_agent.daemon.job import JobKind
-from update_agent.daemon.ports import InstallOptions
+from update_agent.daemon.ports import CompatStatus, InstallOptions
 from update_agent.daemon.view import Health
 from update_agent.domain import activation
 from update_agent.domain.messages import (
@@ -300,6 +301,39 @@ def test_half_done_update_goes_on_also_when_the_first_check_after_a_restart_fail
     assert bench.state.unfinished is None
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(SETTINGS, check=CheckSettings(automatic=False)),
+        replace(SETTINGS, install=InstallSettings(automatic=False)),
+    ],
+)
+def test_update_that_a_person_began_goes_on_also_where_none_begins_by_itself(
+    bench: AgentBench, settings: Settings
+) -> None:
+    bench.settings = settings
+    bench.start()
+    bench.agent.install(InstallOptions())
+    bench.workers.last.say(Checked(), OFFER)
+    bench.start()
+    bench.loop.advance(10)
+    assert (len(bench.workers.started), bench.workers.last.job.kind) == (2, JobKind.UPDATE)
+    bench.workers.last.say(Checked(), NothingNew())
+    bench.workers.last.end()
+    assert bench.state.unfinished is None
+    bench.loop.advance(DAY)
+    assert all(worker.job.kind is JobKind.CHECK for worker in bench.workers.started[2:])
+
+
+def test_payload_that_a_person_brought_does_not_go_on_by_itself(bench: AgentBench) -> None:
+    bench.start()
+    bench.agent.install(InstallOptions(payload="/tmp/release.payload"))
+    bench.workers.last.say(Offered(version="", size_bytes=1000))
+    bench.start()
+    bench.loop.advance(60)
+    assert len(bench.workers.started) == 1
+
+
 def test_stop_ends_the_child_and_keeps_what_was_begun(bench: AgentBench) -> None:
     bench.start()
     bench.agent.install(InstallOptions())
@@ -400,6 +434,33 @@ def test_slot_that_is_passed_over_after_an_untold_fall_back_is_given_up(bench: A
     assert (bench.agent.status().state, bench.agent.status().next_boot) == ("idle", "A")
 
 
+def test_update_whose_child_died_after_the_slot_boots_next_can_fall_back(bench: AgentBench) -> None:
+    """Killed by the kernel while the server hears of the success, say."""
+    bench.start()
+    bench.agent.install(InstallOptions())
+    worker = bench.workers.last
+    worker.say(Checked(), OFFER, TargetTaken())
+    put_into_b(bench)
+    worker.end(9, was_signal=True)
+    status = bench.agent.status()
+    assert (status.state, status.pending_version) == ("updated-need-reboot", "2.0.0")
+    boot(bench)
+    boot(bench)
+    assert bench.state.is_bad("2.0.0")
+    assert bench.state.has_fallen_back
+
+
+def test_slot_that_proved_itself_behind_our_back_is_known_with_the_next_check(bench: AgentBench) -> None:
+    bench.start()
+    install(bench)
+    boot(bench)
+    with open_machine(bench.image, writable=True) as machine:
+        activation.mark_good(machine.disk, machine.slots.b)
+    bench.agent.check()
+    assert bench.state.trial is None
+    assert bench.workers.last.job.previous_version == "1.0.0"
+
+
 def test_update_whose_end_was_not_heard_is_taken_up(bench: AgentBench) -> None:
     bench.start()
     bench.agent.install(InstallOptions())
@@ -464,6 +525,19 @@ def test_reset_while_the_server_is_asked_gives_both_up(bench: AgentBench) -> Non
     bench.workers.last.end(15, was_signal=True)
     status = bench.agent.status()
     assert (status.state, status.next_boot, status.last_error) == ("idle", "A", None)
+
+
+def test_reset_that_fails_once_the_server_was_given_up_is_told(bench: AgentBench) -> None:
+    bench.start()
+    install(bench)
+    bench.agent.check()
+    bench.agent.reset()
+    with open_machine(bench.image, writable=True):
+        bench.workers.last.end(143)
+    status = bench.agent.status()
+    assert (status.state, status.pending_version) == ("updated-need-reboot", "2.0.0")
+    assert status.last_error is not None
+    assert status.last_error.kind == Kind.BUSY
 
 
 def test_reset_without_an_update_is_fine(bench: AgentBench) -> None:
@@ -738,3 +812,40 @@ def test_flags_changed_by_somebody_else_are_followed(bench: AgentBench) -> None:
     bench.agent.refresh()
     assert bench.agent.status().state == "idle"
     assert bench.state.pending is None
+
+
+# --- what nobody thought of
+
+
+class Broken:
+    """A listener that fails."""
+
+    def status_changed(self, status: NodeStatus) -> None:
+        raise RuntimeError(status.state)
+
+    def compat_signal(self, status: CompatStatus) -> None:
+        raise RuntimeError(status.current_operation)
+
+
+def test_listener_that_fails_does_not_stop_the_update_and_is_logged_once(
+    bench: AgentBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = bench.make()
+    agent.listen(Broken())
+    after = Recorder()
+    agent.listen(after)
+    agent.start()
+    install(bench)
+    assert after.states[-1] == bench.agent.status().state == "updated-need-reboot"
+    assert after.operations[-1] == "UPDATED_NEED_REBOOT"
+    assert [record.message for record in caplog.records].count("Broken failed, which is a bug") == 1
+
+
+def test_check_by_itself_that_ends_in_a_bug_is_not_the_last(bench: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.start()
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.agent, "_begin", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            bench.loop.advance(DAY)
+    bench.loop.advance(60 * 60)
+    assert len(bench.workers.started) == 1

@@ -15,6 +15,7 @@ from update_agent.daemon.boots import Boots
 from update_agent.daemon.compat import Cadence, compat_status
 from update_agent.daemon.job import JobKind
 from update_agent.daemon.ledger import Ledger
+from update_agent.daemon.listeners import Listeners
 from update_agent.daemon.node import Node
 from update_agent.daemon.ports import CompatStatus, InstallOptions, Listener, Loop
 from update_agent.daemon.run import Run, RunEnd
@@ -77,7 +78,7 @@ class Agent:
         self._rate = RateMeter()
         self._run: Run | None = None
         self._found: Release | None = None
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners()
         self._machine = Machine(Snapshot(), self._on_change)
         self._cadence = Cadence(self._machine.snapshot)
         self._status = NodeStatus(state=State.IDLE)
@@ -133,7 +134,7 @@ class Agent:
 
     def listen(self, listener: Listener) -> None:
         """Tell the listener from now on."""
-        self._listeners.append(listener)
+        self._listeners.add(listener)
 
     def check(self) -> None:
         """Ask the server and install nothing."""
@@ -225,9 +226,10 @@ class Agent:
             self._timetable.plan_in(_UNPROVEN_RETRY_SECS)
             self._publish()
             return
-        kind = JobKind.UPDATE if settings.install.automatic else JobKind.CHECK
+        is_unfinished = self._ledger.state.unfinished is not None
+        kind = JobKind.UPDATE if settings.install.automatic or is_unfinished else JobKind.CHECK
         # An update that was interrupted after its download was counted need not wait for a back-off to finish.
-        options = InstallOptions(ignore_backoff=self._ledger.state.unfinished is not None)
+        options = InstallOptions(ignore_backoff=is_unfinished)
         try:
             self._begin(kind, InstallSource.SCHEDULER, options)
         except UpdateAgentError as error:
@@ -243,7 +245,7 @@ class Agent:
                 "update server: updates are disabled by configuration",
                 hint="see `update-agent config cat` for server.url; a payload at hand can be installed all the same",
             )
-        self._node.look()
+        self._look_anew()
         job = make_job(
             kind,
             source,
@@ -284,14 +286,21 @@ class Agent:
     def _on_end(self, end: RunEnd) -> None:
         self._run = None
         self._rate.reset()
-        self._node.look()
-        self._sync_pending()
+        # The child may have died right after it made the slot boot next: what is not noted cannot be seen to fall back.
+        self._look_anew()
         if not self._is_stopping:
             self._plan_next(end)
         if self._wants_reset:
             self._wants_reset = False
-            self._reset()
+            self._reset_late()
         self._publish()
+
+    def _reset_late(self) -> None:
+        try:
+            self._reset()
+        except UpdateAgentError as error:  # whoever asked has gone
+            _LOG.error("reset: %s", error.message)
+            self._ledger.change(last_error=LastError.of(error, at=self._now(), omaha_code=0))
 
     # --- what is known
 
@@ -323,7 +332,11 @@ class Agent:
     @property
     def _is_automatic(self) -> bool:
         settings = self._configuration.settings
-        return settings.check.automatic and settings.server.url != DISABLED and not self._facts.is_test_image
+        if settings.server.url == DISABLED:
+            return False
+        # What somebody began goes on by itself, also where nothing begins by itself.
+        is_wanted = settings.check.automatic and not self._facts.is_test_image
+        return is_wanted or self._ledger.state.unfinished is not None
 
     def _plan_first(self) -> None:
         if self._is_automatic:
@@ -351,9 +364,12 @@ class Agent:
             log_event(_LOG, logging.WARNING, JournalEvent.CONFIGURATION_PROBLEM, "%s", warning)
 
     def _after_change(self) -> None:
+        self._look_anew()
+        self._publish()
+
+    def _look_anew(self) -> None:
         self._boots.note(self.running_version, self._now())
         self._sync_pending()
-        self._publish()
 
     def _on_change(self, snapshot: Snapshot) -> None:
         if snapshot.progress is not None:
@@ -365,9 +381,7 @@ class Agent:
             self._tell_compat()
 
     def _tell_compat(self) -> None:
-        status = self.compat_status()
-        for listener in self._listeners:
-            listener.compat_signal(status)
+        self._listeners.compat_signal(self.compat_status())
 
     def _publish(self) -> None:
         problem = (self._node.problem.message,) if self._node.problem else ()
@@ -385,5 +399,4 @@ class Agent:
                 warnings=(*problem, *self._ledger.warnings, *self._configuration.warnings),
             )
         )
-        for listener in self._listeners:
-            listener.status_changed(self._status)
+        self._listeners.status_changed(self._status)

@@ -175,7 +175,9 @@ class Run:
             release.size_bytes,
             VERSION=release.version,
         )
-        self._ledger.change(unfinished=release.version, unfinished_size_bytes=release.size_bytes)
+        # A payload that somebody brought is not asked for again: nobody knows whether it is still there.
+        unfinished = None if self._job.options.payload else release.version
+        self._ledger.change(unfinished=unfinished, unfinished_size_bytes=release.size_bytes if unfinished else 0)
         self._machine.find_update(release)
 
     def _installed(self, message: Installed) -> None:

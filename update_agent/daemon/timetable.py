@@ -7,6 +7,9 @@ from update_agent.config.settings import CheckSettings
 from update_agent.daemon.ports import Loop, Timer
 from update_agent.domain.schedule import Schedule
 
+_AFTER_BUG_SECS: Final = 60 * 60
+"""When a check ended in a way that nobody thought of."""
+
 _RESUME_SECS: Final = 10
 """After a restart in the middle of an update: long enough for a crash that repeats itself not to be a busy loop."""
 
@@ -72,7 +75,8 @@ class Timetable:
         return following.interval_secs
 
     def _ring(self) -> None:
-        self._timer, self._next_at, self._due_at = None, 0, None
+        # What comes of it plans the next one, as a rule; this one was not the last in any case.
+        self.plan_in(_AFTER_BUG_SECS)
         self._due()
 
 
