@@ -91,7 +91,8 @@ class _Service:
         self._paths = Paths(root=args.root)
         self._loop = GLibLoop()
         self._notifier = Notifier()
-        self._health_file = HealthFile(self._paths.run_folder)
+        facts = _facts(args.root)
+        self._health_file = HealthFile(self._paths.run_folder, facts.boot_id)
         self._agent = Agent(
             loop=self._loop,
             node=Node(lambda: _find_disk(args)),
@@ -99,7 +100,7 @@ class _Service:
             workers=WorkerProcess(),
             configure=self._configure,
             read_health=self._health_file.read,
-            facts=_facts(args.root),
+            facts=facts,
             random=random.SystemRandom().random,
         )
         self._bus = BusService(self._agent, address=args.bus)
