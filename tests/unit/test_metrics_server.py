@@ -316,9 +316,18 @@ def test_server_stopped_closes_who_is_waiting(bench: Bench) -> None:
         wait_until(lambda: bench.call(lambda: len(bench.server._connections)) == 1)
         bench.call(bench.server.stop)
         assert client.recv(1) == b""
+        assert bench.server._watches == []
     assert not bench.unix_path.exists()
     with pytest.raises(ConnectionRefusedError):
         bench.connect()
+
+
+def test_server_stopped_leaves_what_is_no_socket_any_more(bench: Bench) -> None:
+    """An end that fails would leave the service running."""
+    bench.unix_path.unlink()
+    bench.unix_path.mkdir()
+    bench.call(bench.server.stop)
+    assert bench.unix_path.is_dir()
 
 
 # All of it as the agent has it

@@ -122,11 +122,12 @@ class MetricsServer:
         self._unwatch()
         for listener in self._listeners:
             listener.close()
+        self._listeners.clear()  # or the end of a connection would begin to listen again
         for connection in tuple(self._connections):
             connection.close()
         for path in self._socket_paths:
-            path.unlink(missing_ok=True)
-        self._listeners.clear()
+            with contextlib.suppress(OSError):
+                path.unlink()
         self._socket_paths.clear()
 
     def forget(self, connection: "_Connection") -> None:
