@@ -43,7 +43,8 @@ def make_root(folder: Path) -> Path:
         shutil.copy(SYSTEMD / unit, folder / "usr/lib/systemd/system")
         program = folder / "usr/bin" / unit.removesuffix(".service")
         program.touch(mode=0o755)
-    (folder / "usr/bin/kill").touch(mode=0o755)
+    (folder / "usr/bin/sh").touch(mode=0o755)
+    (folder / "bin").symlink_to("usr/bin")
     return folder
 
 
