@@ -340,10 +340,12 @@ def test_stop_ends_the_child_and_keeps_what_was_begun(bench: AgentBench) -> None
     bench.workers.last.say(Checked(), OFFER)
     done: list[bool] = []
     bench.agent.stop(lambda: done.append(True))
+    told = len(bench.recorder.statuses), len(bench.recorder.signals)
     assert bench.workers.last.cancelled == [False]
     bench.workers.last.say(Failed(kind="interrupted", message="stopped"))
     bench.workers.last.end(15, was_signal=True)
     assert done == [True]
+    assert (len(bench.recorder.statuses), len(bench.recorder.signals)) == told
     assert bench.state.unfinished == "2.0.0"
     assert bench.state.last_error is None
 

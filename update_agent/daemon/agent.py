@@ -381,9 +381,14 @@ class Agent:
             self._tell_compat()
 
     def _tell_compat(self) -> None:
+        if self._is_stopping:
+            return
         self._listeners.compat_signal(self.compat_status())
 
     def _publish(self) -> None:
+        if self._is_stopping:
+            # An update that goes on after the next start has not ended: whoever follows it hears of the rest then.
+            return
         problem = (self._node.problem.message,) if self._node.problem else ()
         self._status = node_status(
             Parts(
