@@ -110,6 +110,26 @@ def test_last_bootable_slot_is_not_made_unbootable(change: Callable[[GptDisk, Sl
     assert flags(disk) == (other, (1, 0, 1))
 
 
+@pytest.mark.parametrize("other", [(2, 1, 0), (1, 15, 0)])
+def test_only_slot_that_has_booted_well_is_not_overwritten(other: Flags) -> None:
+    """The other one boots once more, and what then?"""
+    disk = disk_of(other, (1, 0, 1))
+    with pytest.raises(RefusedError) as caught:
+        activation.deactivate(disk, slot(disk, SlotName.B))
+    assert caught.value.kind is Kind.NOTHING_BOOTABLE
+    assert caught.value.hint is not None
+    assert "mark-good A" in caught.value.hint
+    assert flags(disk) == (other, (1, 0, 1))
+
+
+@pytest.mark.parametrize("target", [(0, 0, 0), (1, 1, 0), (0, 0, 1)])
+def test_slot_that_is_none_to_go_back_to_is_overwritten_before_the_other_has_booted_well(target: Flags) -> None:
+    """The first update of an image that was never marked good, and one that replaces another."""
+    disk = disk_of((2, 1, 0), target)
+    activation.deactivate(disk, slot(disk, SlotName.B))
+    assert flags(disk) == ((2, 1, 0), (0, 0, 0))
+
+
 def test_deactivate_of_a_slot_that_cannot_boot_anyway_loses_nothing() -> None:
     disk = disk_of((0, 0, 0), (3, 0, 0))
     activation.deactivate(disk, slot(disk, SlotName.B))

@@ -720,6 +720,18 @@ def test_update_waits_until_the_running_slot_is_good(bench: AgentBench) -> None:
     assert len(bench.workers.started) == started + 1
 
 
+def test_update_waits_until_the_running_slot_is_good_also_when_it_has_tries_left(bench: AgentBench) -> None:
+    bench.start()
+    install(bench)
+    with open_machine(bench.image, writable=True) as machine:
+        activation.activate(machine.disk, machine.slots.b, tries=3)
+    bench.health = Health(verdict="waiting", text="settling")
+    boot(bench)
+    started = len(bench.workers.started)
+    bench.loop.advance(600)
+    assert len(bench.workers.started) == started
+
+
 # --- what goes wrong around it
 
 

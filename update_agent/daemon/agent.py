@@ -221,8 +221,8 @@ class Agent:
 
     def _on_timer(self) -> None:
         settings = self._configuration.settings
-        if self._node.is_unbootable and self._health.verdict == "waiting":
-            # An install would have to take the only other slot that boots.
+        if self._node.is_on_trial and self._health.verdict == "waiting":
+            # An install would have to take the only slot that is known to boot.
             self._timetable.plan_in(_UNPROVEN_RETRY_SECS)
             self._publish()
             return

@@ -82,6 +82,11 @@ class Node:
         return slot is not None and slot.slot.flags.successful
 
     @property
+    def is_on_trial(self) -> bool:
+        """Whether the slot that runs has not been marked successful so far."""
+        return self._status is not None and self.booted is not None and not self.is_proven
+
+    @property
     def is_unbootable(self) -> bool:
         """Whether the slot that runs would not be chosen again: its tries are used up, and it is not proven."""
         slot = self._status.by_name(self.booted) if self._status else None

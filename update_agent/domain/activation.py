@@ -18,14 +18,18 @@ from update_agent.host.disk import GptDisk
 def deactivate(disk: GptDisk, slot: Slot) -> None:
     """Make `slot` unbootable, durably, before its content changes.
 
+    The only slot that has booted well is kept, too: the other one may boot once more, and be no good.
+
     Raises:
-        RefusedError: nothing-bootable, when it is the only slot that could boot.
+        RefusedError: nothing-bootable, when it is the only slot that could boot, or the only one that has booted well.
         InstallError: slot-missing, when the disk was partitioned anew meanwhile.
         DeviceError: when the disk fails.
         FormatError: gpt-invalid.
     """
     slots = _current(disk, slot)
-    _write(disk, slots, _plan_unbootable(slots, slot))
+    plan = _plan_unbootable(slots, slot)
+    _refuse_only_proven(slots, slot)
+    _write(disk, slots, plan)
 
 
 def activate(disk: GptDisk, slot: Slot, tries: int = 1) -> None:
@@ -85,7 +89,8 @@ def mark_bad(disk: GptDisk, slot: Slot) -> None:
         DeviceError: when the disk fails.
         FormatError: gpt-invalid.
     """
-    deactivate(disk, slot)
+    slots = _current(disk, slot)
+    _write(disk, slots, _plan_unbootable(slots, slot))
 
 
 def rollback(disk: GptDisk, booted: Slot) -> Slot:
@@ -159,6 +164,16 @@ def _plan_unbootable(slots: SlotTable, slot: Slot) -> dict[int, BootFlags]:
             hint=f"mark slot {other.name} good first, if it holds a complete system",
         )
     return {slot.number: UNBOOTABLE}
+
+
+def _refuse_only_proven(slots: SlotTable, slot: Slot) -> None:
+    flags, other = slots.by_name(slot.name).flags, slots.other(slot)
+    if flags.successful and flags.is_bootable and not other.flags.successful:
+        raise RefusedError(
+            Kind.NOTHING_BOOTABLE,
+            f"slot {slot.name}: is the only one that has booted well; slot {other.name} has {_words(other.flags)}",
+            hint=f"wait until the boot of slot {other.name} is good; if it is: update-agent mark-good {other.name}",
+        )
 
 
 def _plan_top(slots: SlotTable, slot: Slot, *, tries: int, successful: bool) -> dict[int, BootFlags]:

@@ -206,7 +206,7 @@ class Attempt:
             self._work.post_install(self._slot, files)
         except BaseException:
             # It may have set boot flags by itself before it failed.
-            activation.deactivate(self._work.disk, self._slot)
+            activation.mark_bad(self._work.disk, self._slot)
             raise
 
     def _put_in_place(self) -> None:
